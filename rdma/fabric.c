@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The front of the fabrics: picks one by the URL's scheme, refuses what is
+ * wrong on every fabric, and hands the rest to its table of functions.
+ */
+#include "rdma/fail.h"
+#include "rdma/ops.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define ACCESS_ALL (PST_ACCESS_READ | PST_ACCESS_WRITE)
+
+static const struct pst_fabric_ops *const fabrics[] = {
+	&pst_shm_ops,
+};
+
+#define NFABRICS (sizeof(fabrics) / sizeof(fabrics[0]))
+
+static bool has_scheme(const struct pst_fabric_ops *ops, const char *url)
+{
+	size_t n = strlen(ops->scheme);
+
+	return url && !strncmp(url, ops->scheme, n) && !strncmp(url + n, "://", 3);
+}
+
+static const struct pst_fabric_ops *ops_of(const char *url)
+{
+	for (size_t i = 0; i < NFABRICS; i++)
+		if (has_scheme(fabrics[i], url))
+			return fabrics[i];
+	return NULL;
+}
+
+static int unknown_scheme(const char *url, struct pst_error *err)
+{
+	char list[128] = "";
+	size_t at = 0;
+
+	for (size_t i = 0; i < NFABRICS && at < sizeof(list); i++)
+		at += (size_t)snprintf(list + at, sizeof(list) - at, " %s://", fabrics[i]->scheme);
+	return pst_fail(err, -EPROTONOSUPPORT,
+			"fabric \"%s\": no fabric has this scheme; this build has%s",
+			url ? url : "(null)", list);
+}
+
+int pst_fabric_open(const char *url, struct pst_fabric **out, struct pst_error *err)
+{
+	const struct pst_fabric_ops *ops = ops_of(url);
+	struct pst_fabric *fab;
+	int rc;
+
+	if (!ops)
+		return unknown_scheme(url, err);
+	fab = calloc(1, sizeof(*fab));
+	if (!fab)
+		return pst_fail(err, -ENOMEM, "fabric %s: out of memory", url);
+	fab->ops = ops;
+	rc = ops->open ? ops->open(fab, err) : 0;
+	if (rc) {
+		free(fab);
+		return rc;
+	}
+	*out = fab;
+	return 0;
+}
+
+void pst_fabric_close(struct pst_fabric *fab)
+{
+	if (!fab)
+		return;
+	if (fab->ops->close)
+		fab->ops->close(fab);
+	free(fab);
+}
+
+void pst_fabric_stat(const struct pst_fabric *fab, struct pst_fabric_stat *out)
+{
+	const struct pst_fabric_counters *c = &fab->count;
+
+	*out = (struct pst_fabric_stat){
+		.read_bytes = atomic_load_explicit(&c->read_bytes, memory_order_relaxed),
+		.write_bytes = atomic_load_explicit(&c->write_bytes, memory_order_relaxed),
+		.copied_bytes = atomic_load_explicit(&c->copied_bytes, memory_order_relaxed),
+		.messages = atomic_load_explicit(&c->messages, memory_order_relaxed),
+		.immediates = atomic_load_explicit(&c->immediates, memory_order_relaxed),
+		.doorbells = atomic_load_explicit(&c->doorbells, memory_order_relaxed),
+		.links_lost = atomic_load_explicit(&c->links_lost, memory_order_relaxed),
+	};
+}
+
+/* The right to write includes the right to read, on every fabric. */
+static uint32_t full_access(uint32_t access)
+{
+	return access & PST_ACCESS_WRITE ? ACCESS_ALL : access;
+}
+
+static int check_region(const struct pst_region_attr *attr, struct pst_error *err)
+{
+	if (attr->size != sizeof(*attr))
+		return pst_fail(err, -EINVAL,
+				"region: the attributes are %zu bytes, this library takes %zu",
+				attr->size, sizeof(*attr));
+	if (!attr->addr || !attr->len || (uintptr_t)attr->addr + attr->len < attr->len)
+		return pst_fail(err, -EINVAL, "region: %llu bytes at %p are no memory",
+				(unsigned long long)attr->len, attr->addr);
+	if (!attr->access || attr->access & ~ACCESS_ALL)
+		return pst_fail(err, -EINVAL, "region: access %#x is not one of read, write",
+				attr->access);
+	return 0;
+}
+
+int pst_region_register(struct pst_fabric *fab, const struct pst_region_attr *attr,
+			struct pst_region **out, struct pst_error *err)
+{
+	static _Atomic uint64_t last_id;
+	struct pst_region *region;
+	int rc = check_region(attr, err);
+
+	if (rc)
+		return rc;
+	region = calloc(1, sizeof(*region));
+	if (!region)
+		return pst_fail(err, -ENOMEM, "region: out of memory");
+	*region = (struct pst_region){
+		.fab = fab,
+		.id = atomic_fetch_add_explicit(&last_id, 1, memory_order_relaxed) + 1,
+		.addr = attr->addr,
+		.len = attr->len,
+		.fd = attr->fd,
+		.access = full_access(attr->access),
+	};
+	rc = fab->ops->region_register(region, err);
+	if (rc) {
+		free(region);
+		return rc;
+	}
+	*out = region;
+	return 0;
+}
+
+void pst_region_release(struct pst_region *region)
+{
+	if (!region)
+		return;
+	if (region->fab->ops->region_release)
+		region->fab->ops->region_release(region);
+	free(region);
+}
+
+int pst_cq_create(struct pst_fabric *fab, struct pst_cq **out, struct pst_error *err)
+{
+	return fab->ops->cq_create(fab, out, err);
+}
+
+void pst_cq_destroy(struct pst_cq *cq)
+{
+	if (cq)
+		cq->fab->ops->cq_destroy(cq);
+}
+
+int pst_cq_poll(struct pst_cq *cq, struct pst_wc *wc, int n)
+{
+	return n > 0 ? cq->fab->ops->cq_poll(cq, wc, n) : 0;
+}
+
+int pst_cq_wait(struct pst_cq *cq, struct pst_wc *wc, int n, int timeout_ms)
+{
+	return n > 0 ? cq->fab->ops->cq_wait(cq, wc, n, timeout_ms) : 0;
+}
+
+void pst_cq_wake(struct pst_cq *cq)
+{
+	cq->fab->ops->cq_wake(cq);
+}
+
+static int check_scheme(const struct pst_cq *cq, const char *url, struct pst_error *err)
+{
+	const char *scheme = cq->fab->ops->scheme;
+
+	if (has_scheme(cq->fab->ops, url))
+		return 0;
+	if (!ops_of(url))
+		return unknown_scheme(url, err);
+	return pst_fail(err, -EINVAL, "%s: this completion queue is of the %s fabric", url, scheme);
+}
+
+int pst_listen(struct pst_cq *cq, const char *url, struct pst_listener **out, struct pst_error *err)
+{
+	int rc = check_scheme(cq, url, err);
+
+	return rc ? rc : cq->fab->ops->listen(cq, url, out, err);
+}
+
+void pst_listener_close(struct pst_listener *listener)
+{
+	if (listener)
+		listener->cq->fab->ops->listener_close(listener);
+}
+
+int pst_connect(struct pst_cq *cq, const char *url, int timeout_ms, struct pst_link **out,
+		struct pst_error *err)
+{
+	int rc = check_scheme(cq, url, err);
+
+	return rc ? rc : cq->fab->ops->connect(cq, url, timeout_ms, out, err);
+}
+
+void pst_link_close(struct pst_link *link)
+{
+	if (link)
+		link->cq->fab->ops->link_close(link);
+}
+
+void pst_link_set_user(struct pst_link *link, void *user)
+{
+	link->user = user;
+}
+
+void *pst_link_user(const struct pst_link *link)
+{
+	return link->user;
+}
+
+const char *pst_link_peer(const struct pst_link *link)
+{
+	return link->peer;
+}
+
+int pst_link_peer_pid(const struct pst_link *link)
+{
+	return link->pid;
+}
+
+int pst_link_grant(struct pst_link *link, struct pst_region *region, uint32_t access,
+		   struct pst_key *out)
+{
+	if (!region || region->fab != link->cq->fab || !access || access & ~ACCESS_ALL)
+		return -EINVAL;
+	access = full_access(access);
+	if (access & ~region->access)
+		return -EACCES;
+	return link->cq->fab->ops->link_grant(link, region, access, out);
+}
+
+int pst_link_map(struct pst_link *link, struct pst_key key, uint32_t access, void **addr,
+		 uint64_t *len)
+{
+	const struct pst_fabric_ops *ops = link->cq->fab->ops;
+
+	if (!access || access & ~ACCESS_ALL)
+		return -EINVAL;
+	return ops->link_map ? ops->link_map(link, key, access, addr, len) : -EOPNOTSUPP;
+}
+
+/* Is [@addr, @addr + @len) inside of @region? */
+static bool in_region(const struct pst_region *region, const void *addr, uint64_t len)
+{
+	uint64_t off = (uintptr_t)addr - (uintptr_t)region->addr;
+
+	return off <= region->len && len <= region->len - off;
+}
+
+static bool well_formed(const struct pst_link *link, const struct pst_wr *wr)
+{
+	if (wr->flags & ~(PST_WR_UNSIGNALED | PST_WR_IMM))
+		return false;
+	if (wr->flags & PST_WR_IMM && wr->op != PST_WR_WRITE)
+		return false;
+	if (wr->op == PST_WR_SEND)
+		return wr->len <= PST_MSG_MAX && (wr->local_addr || !wr->len);
+	if (wr->op != PST_WR_WRITE && wr->op != PST_WR_READ)
+		return false;
+	return !wr->len || (wr->local && wr->local->fab == link->cq->fab &&
+			    in_region(wr->local, wr->local_addr, wr->len));
+}
+
+int pst_link_post(struct pst_link *link, const struct pst_wr *wr, int n)
+{
+	int good = 0;
+
+	while (good < n && well_formed(link, &wr[good]))
+		good++;
+	if (!good)
+		return n ? -EINVAL : 0;
+	return link->cq->fab->ops->link_post(link, wr, good);
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+int pst_link_send(struct pst_link *link, const void *msg, size_t len, int timeout_ms)
+{
+	const struct pst_wr wr = {
+		.op = PST_WR_SEND,
+		.flags = PST_WR_UNSIGNALED,
+		.local_addr = (void *)(uintptr_t)msg,
+		.len = len,
+	};
+	int64_t end = timeout_ms < 0 ? INT64_MAX : now_ms() + timeout_ms;
+
+	for (;;) {
+		int rc = pst_link_post(link, &wr, 1);
+		int64_t left = timeout_ms < 0 ? -1 : end - now_ms();
+
+		if (rc)
+			return rc < 0 ? rc : 0;
+		if (left < 0 && timeout_ms >= 0)
+			left = 0;
+		rc = link->cq->fab->ops->link_room(link, (int)left);
+		if (rc)
+			return rc;
+	}
+}

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ops.h - what one fabric is to the front (fabric.c): a table of functions, and
+ * the heads that its objects begin with.
+ *
+ * A fabric embeds the heads below in structs of its own; the front fills what
+ * is common, checks arguments that are wrong on every fabric, and calls. To add
+ * a fabric: one file with a `const struct pst_fabric_ops`, one line in the list
+ * in fabric.c. "Thread" says who may be inside a callback: "owner" is the one
+ * thread that a cq and its links belong to.
+ */
+#ifndef PST_FABRIC_OPS_H
+#define PST_FABRIC_OPS_H
+
+#include "rdma/fabric.h"
+
+#include <stdatomic.h>
+
+struct pst_fabric_counters {
+	_Atomic uint64_t read_bytes;
+	_Atomic uint64_t write_bytes;
+	_Atomic uint64_t copied_bytes;
+	_Atomic uint64_t messages;
+	_Atomic uint64_t immediates;
+	_Atomic uint64_t doorbells;
+	_Atomic uint64_t links_lost;
+};
+
+struct pst_fabric {
+	const struct pst_fabric_ops *ops;
+	void *priv; /* the fabric's own, from open */
+	struct pst_fabric_counters count;
+};
+
+struct pst_region {
+	struct pst_fabric *fab;
+	uint64_t id; /* never used again, unlike the address of this struct */
+	void *addr;
+	uint64_t len;
+	int fd;
+	uint32_t access;
+	void *priv; /* the fabric's own, from region_register */
+};
+
+struct pst_cq {
+	struct pst_fabric *fab;
+};
+
+struct pst_listener {
+	struct pst_cq *cq;
+};
+
+struct pst_link {
+	struct pst_cq *cq;
+	void *user;
+	int pid;
+	char peer[160];
+};
+
+struct pst_fabric_ops {
+	const char *scheme; /* the URL's, without "://" */
+
+	/* Optional: set up and undo @fab->priv. Thread: any. */
+	int (*open)(struct pst_fabric *fab, struct pst_error *err);
+	void (*close)(struct pst_fabric *fab);
+
+	/* Required: refuse memory that this fabric cannot share. Thread: any. */
+	int (*region_register)(struct pst_region *region, struct pst_error *err);
+	/* Optional: undo region_register. Thread: any. */
+	void (*region_release)(struct pst_region *region);
+
+	/* Required. cq_destroy closes what links and listeners are left. Thread: owner. */
+	int (*cq_create)(struct pst_fabric *fab, struct pst_cq **out, struct pst_error *err);
+	void (*cq_destroy)(struct pst_cq *cq);
+	/* Required; @n > 0. As in fabric.h. Thread: owner. */
+	int (*cq_poll)(struct pst_cq *cq, struct pst_wc *wc, int n);
+	int (*cq_wait)(struct pst_cq *cq, struct pst_wc *wc, int n, int timeout_ms);
+	/* Required; must not block. Thread: any. */
+	void (*cq_wake)(struct pst_cq *cq);
+
+	/* Required; @url has this scheme. Thread: owner. */
+	int (*listen)(struct pst_cq *cq, const char *url, struct pst_listener **out,
+		      struct pst_error *err);
+	void (*listener_close)(struct pst_listener *listener);
+	int (*connect)(struct pst_cq *cq, const char *url, int timeout_ms, struct pst_link **out,
+		       struct pst_error *err);
+	void (*link_close)(struct pst_link *link);
+
+	/* Required; @access was checked against the region's. Thread: owner. */
+	int (*link_grant)(struct pst_link *link, struct pst_region *region, uint32_t access,
+			  struct pst_key *out);
+	/* Optional: a fabric without it answers -EOPNOTSUPP. Thread: owner. */
+	int (*link_map)(struct pst_link *link, struct pst_key key, uint32_t access, void **addr,
+			uint64_t *len);
+	/*
+	 * Required; the @n > 0 requests are well formed. A send that is
+	 * PST_WR_UNSIGNALED must not need room for a completion. Thread: owner.
+	 */
+	int (*link_post)(struct pst_link *link, const struct pst_wr *wr, int n);
+	/*
+	 * Required: wait until link_post may take another send. 0, -ETIMEDOUT,
+	 * -EINTR, -ENOTCONN; @timeout_ms < 0 is for ever. Thread: owner.
+	 */
+	int (*link_room)(struct pst_link *link, int timeout_ms);
+};
+
+extern const struct pst_fabric_ops pst_shm_ops;
+
+static inline void pst_count(_Atomic uint64_t *counter, uint64_t n)
+{
+	if (n)
+		atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+#endif /* PST_FABRIC_OPS_H */
