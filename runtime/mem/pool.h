@@ -20,7 +20,8 @@
  * lock) stands in pst_pool_stat() with a sentence in @note.
  *
  * Threads: all functions may be called from any thread, except that nobody may
- * use a pool that is being destroyed. A block may be freed by another thread.
+ * use a pool that is being destroyed. A block may be freed by another thread. A
+ * child of fork() must not allocate or free: the memory is shared, the book-keeping is not.
  */
 #ifndef PST_POOL_H
 #define PST_POOL_H
@@ -53,9 +54,10 @@ struct pst_pool_options {
 };
 
 struct pst_pool_stat {
-	uint64_t bytes, used, peak; /* used: in blocks, as asked and rounded up to 64 */
-	uint64_t cached;	    /* free blocks held by thread caches */
-	uint64_t largest_free;	    /* the biggest block that could be taken now */
+	uint64_t bytes, used;  /* used: in blocks, as asked and rounded up to 64 */
+	uint64_t peak;	       /* the most that was ever in blocks or thread caches */
+	uint64_t cached;       /* free blocks held by thread caches */
+	uint64_t largest_free; /* the biggest block that could be taken now */
 	uint64_t blocks, allocs, frees, failures;
 	uint64_t page_bytes;			 /* what backs it: 4096, 2 MiB, 1 GiB */
 	uint64_t pages_checked, pages_elsewhere; /* by pst_pool_audit() */
@@ -74,10 +76,11 @@ int pst_pool_create(const struct pst_pool_options *opts, struct pst_pool **out,
 		    struct pst_error *err);
 void pst_pool_destroy(struct pst_pool *pool); /* NULL is fine */
 
-/* @align: a power of two up to the pool's page size, 0 for 64. NULL when full.
+/* @align: a power of two up to 2 MiB or the pool's page size, 0 for 64. NULL when full.
  * The content is what the last user left (zero in a fresh pool). */
 void *pst_pool_alloc(struct pst_pool *pool, size_t bytes, size_t align);
-void pst_pool_free(struct pst_pool *pool, void *block); /* NULL is fine */
+/* NULL is fine. What is no block of this pool, or free already, is counted as a failure. */
+void pst_pool_free(struct pst_pool *pool, void *block);
 
 /* Give back what this thread's (@all: every thread's) cache holds of this pool. */
 void pst_pool_trim(struct pst_pool *pool, int all);
