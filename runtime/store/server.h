@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * server.h - a parameter server: one shard behind a listener.
+ *
+ * One thread serves all links: requests (penstock/wire.h) and the immediates
+ * that say which gradients have arrived. Pulls cost it nothing. A client
+ * that dies takes its slot with it and nobody else notices.
+ */
+#ifndef PST_SERVER_H
+#define PST_SERVER_H
+
+#include <penstock/error.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct pst_server_config {
+	size_t size; /* sizeof(struct pst_server_config) */
+	const char *url;
+	unsigned int threads; /* 0: the node's cores */
+	int node;	      /* -1: any */
+	uint32_t pool_flags;  /* enum pst_pool_flags */
+};
+
+struct pst_server;
+
+int pst_server_create(const struct pst_server_config *config, struct pst_server **out,
+		      struct pst_error *err);
+/* Serve until pst_server_stop(); 0 or the error that ended it. */
+int pst_server_serve(struct pst_server *server, struct pst_error *err);
+void pst_server_stop(struct pst_server *server); /* any thread or signal handler */
+void pst_server_destroy(struct pst_server *server);
+
+#endif /* PST_SERVER_H */
