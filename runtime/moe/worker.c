@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "runtime/moe/worker.h"
+
+#include "rdma/fail.h"
+#include "runtime/moe/session.h"
+#include "runtime/store/rpc.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct pst_worker {
+	struct pst_worker_config config;
+	struct pst_fabric *fabric;
+	struct pst_cq *cq; /* engines */
+	struct pst_listener *listener;
+	struct pst_device *device;
+	atomic_bool stop;
+};
+
+static int answer_plain(struct pst_link *link, const struct pst_msg *req,
+			const struct pst_error *err)
+{
+	struct pst_msg_answer answer;
+
+	return pst_rpc_answer(link, req, &answer, sizeof(answer), err);
+}
+
+static void setup(struct pst_worker *w, struct pst_link *link, const struct pst_msg *hdr)
+{
+	struct pst_session *old = pst_link_user(link), *session = NULL;
+	struct pst_session_host host = {w->fabric, w->device, w->config.node, w->config.pool_flags};
+	struct pst_error err = {0};
+
+	if (old)
+		pst_fail(&err, -EEXIST, "%s: is set up already", w->config.url);
+	else if (!pst_session_open(&host, link, (const void *)hdr, &session, &err))
+		pst_link_set_user(link, session);
+	answer_plain(link, hdr, &err);
+}
+
+static void experts(struct pst_link *link, const struct pst_msg *hdr)
+{
+	struct pst_session *session = pst_link_user(link);
+	const struct pst_msg_experts *m = (const void *)hdr;
+	struct pst_error err = {0};
+
+	if (!session)
+		pst_fail(&err, -EINVAL, "experts asked for before the set-up");
+	else if (m->count > PST_EXPERTS_MAX ||
+		 hdr->size != sizeof(*m) + m->count * sizeof(*m->item))
+		pst_fail(&err, -EINVAL, "a request for experts whose length is wrong");
+	else
+		pst_session_run(session, m, &err);
+	answer_plain(link, hdr, &err);
+}
+
+static void stated(struct pst_worker *w, struct pst_link *link, const struct pst_msg *hdr)
+{
+	struct pst_msg_stated a = {
+		.pid = (uint32_t)getpid(),
+		.threads = pst_device_threads(w->device),
+		.node = w->config.node,
+	};
+	struct pst_fabric_stat fs;
+
+	pst_fabric_stat(w->fabric, &fs);
+	a.moved_bytes = fs.read_bytes + fs.write_bytes;
+	a.copied_bytes = fs.copied_bytes;
+	snprintf(a.kernels, sizeof(a.kernels), "%s", pst_device_ops(w->device)->kernels);
+	if (pst_link_user(link))
+		pst_session_stat(pst_link_user(link), &a);
+	pst_rpc_answer(link, hdr, &a.answer, sizeof(a), NULL);
+}
+
+static void message(struct pst_worker *w, const struct pst_wc *wc)
+{
+	const struct pst_msg *hdr = pst_rpc_check(wc->msg, wc->len, sizeof(*hdr));
+	struct pst_error err = {0};
+
+	if (!hdr)
+		return;
+	if (hdr->type == PST_MSG_WORKER_SETUP && wc->len >= sizeof(struct pst_msg_worker_setup))
+		setup(w, wc->link, hdr);
+	else if (hdr->type == PST_MSG_EXPERTS && wc->len >= sizeof(struct pst_msg_experts))
+		experts(wc->link, hdr);
+	else if (hdr->type == PST_MSG_STAT)
+		stated(w, wc->link, hdr);
+	else {
+		pst_fail(&err, -ENOTTY, "a worker does not know request %u of %u bytes", hdr->type,
+			 wc->len);
+		answer_plain(wc->link, hdr, &err);
+	}
+}
+
+static void link_down(struct pst_link *link)
+{
+	struct pst_session *session = pst_link_user(link);
+
+	pst_link_close(link);
+	pst_session_close(session);
+}
+
+int pst_worker_serve(struct pst_worker *w, struct pst_error *err)
+{
+	struct pst_wc wc;
+
+	while (!atomic_load(&w->stop)) {
+		int rc = pst_cq_wait(w->cq, &wc, 1, -1);
+
+		if (rc < 0 && rc != -EINTR)
+			return pst_fail(err, rc, "%s: %s", w->config.url, strerror(-rc));
+		if (rc <= 0)
+			continue;
+		if (wc.kind == PST_WC_MESSAGE)
+			message(w, &wc);
+		else if (wc.kind == PST_WC_DOWN)
+			link_down(wc.link);
+	}
+	return 0;
+}
+
+void pst_worker_stop(struct pst_worker *w)
+{
+	atomic_store(&w->stop, true);
+	pst_cq_wake(w->cq);
+}
+
+int pst_worker_create(const struct pst_worker_config *config, struct pst_worker **out,
+		      struct pst_error *err)
+{
+	struct pst_worker *w = calloc(1, sizeof(*w));
+	int rc;
+
+	if (!w)
+		return pst_fail(err, -ENOMEM, "no memory for a worker");
+	w->config = *config;
+	w->config.url = strdup(config->url);
+	rc = w->config.url ? pst_device_open_cpu(config->node, config->threads, &w->device, err)
+			   : pst_fail(err, -ENOMEM, "no memory for a worker");
+	if (!rc)
+		rc = pst_fabric_open(config->url, &w->fabric, err);
+	if (!rc)
+		rc = pst_cq_create(w->fabric, &w->cq, err);
+	if (!rc)
+		rc = pst_listen(w->cq, config->url, &w->listener, err);
+	if (rc < 0) {
+		pst_worker_destroy(w);
+		return rc;
+	}
+	*out = w;
+	return 0;
+}
+
+void pst_worker_destroy(struct pst_worker *w)
+{
+	if (!w)
+		return;
+	if (w->cq)
+		pst_cq_destroy(w->cq);
+	if (w->fabric)
+		pst_fabric_close(w->fabric);
+	if (w->device)
+		pst_device_close(w->device);
+	free((char *)w->config.url);
+	free(w);
+}
