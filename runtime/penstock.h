@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * penstock.h - train and run Mixture-of-Experts models whose experts live on
+ * parameter servers. The one public header; penstock(1) uses nothing else.
+ *
+ * The model
+ *   trainer    a training run: an engine in this process, and parameter servers
+ *              and expert workers as processes or threads of this host. A step
+ *              is one batch: forward, backward, optimizer.
+ *   generator  a checkpoint ready to continue text.
+ *   checkpoint a directory as the Hugging Face hub has it: config.json and
+ *              model*.safetensors; and, to go on training bit for bit,
+ *              optimizer*.safetensors and trainer.json.
+ *   server, worker  what the programs penstock-ps and penstock-worker run.
+ *
+ * Order of calls
+ *   struct pst_train_options o;
+ *   pst_train_defaults(&o);  o.data = ...;
+ *   pst_trainer_open(&o, &t, &err);
+ *   while (!pst_trainer_done(t)) pst_trainer_step(t, &info, &err);
+ *   pst_trainer_evaluate(t, &eval, &err);  pst_trainer_save(t, path, sizeof(path), &err);
+ *   pst_trainer_close(t);
+ *
+ * Options are structs that begin with their size; pst_*_defaults() sets it.
+ * A caller compiled against an older header may pass a smaller struct.
+ *
+ * Errors: 0 or -errno; where there is a struct pst_error it says in one sentence
+ * what failed and what mends it. Outputs are untouched on failure. The
+ * library never prints, never exits and leaves errno, signals and locale alone.
+ *
+ * Threads: an object belongs to one thread at a time; different objects are
+ * independent. pst_server_end and pst_worker_end may be called from signal handlers.
+ *
+ * Numbers: the same options, seed and data give the same bits for any number of
+ * servers, workers and threads, embedded or not, whoever dies on the way.
+ */
+#ifndef PENSTOCK_H
+#define PENSTOCK_H
+
+#include <penstock/error.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define PST_API __attribute__((visibility("default")))
+
+#define PST_VERSION "0.1.0"
+
+/* PST_VERSION of the library that is loaded. */
+PST_API const char *pst_version(void);
+
+/* What the library may use of the machine. */
+struct pst_host_options {
+	uint32_t threads; /* of the engine, 0: all cores */
+	int32_t node;	  /* NUMA node, -1: any */
+	uint32_t huge;	  /* want huge pages (0 or 1) */
+	uint32_t lock;	  /* want memory locked in RAM: 0 no, 1 if allowed, 2 must */
+};
+
+/* Training */
+
+struct pst_train_options {
+	size_t size;
+	const char *preset;	 /* a built-in shape: "tiny", "nano"; or */
+	const char *config;	 /* a config.json; exactly one of them, none when resuming */
+	const char *const *data; /* files, directories, and @lists; .gz is read as it lies */
+	size_t ndata;
+	const char *out;    /* directory for checkpoints, created; NULL: none */
+	const char *resume; /* a checkpoint, or a directory of them: goes on from the last */
+	const char *fabric; /* "shm" */
+	uint32_t embedded;  /* 1: servers and workers are threads of this process */
+	uint32_t servers, workers;
+	uint64_t seed;
+	uint32_t steps; /* in all, with those before a resume */
+	uint32_t batch, seq;
+	uint32_t save_every; /* steps, 0: only when asked */
+	uint32_t keep;	     /* checkpoints to keep */
+	double lr, lr_min;   /* peak, and where the cosine ends */
+	uint32_t warmup;     /* steps of linear warm-up */
+	double beta1, beta2, eps, weight_decay;
+	double clip;	      /* largest global norm of the gradient, 0: no limit */
+	double balance_alpha; /* sequence-wise balance loss, 0: none */
+	double bias_rate;     /* speed of the gate's balance bias, 0: fixed */
+	uint32_t worker_timeout_ms;
+	struct pst_host_options host;
+};
+
+struct pst_trainer;
+
+/* One step that was done. Counters are since the trainer was opened. */
+struct pst_step_info {
+	uint32_t step;	/* 1 for the first */
+	double loss;	/* cross-entropy, nats per token */
+	double balance; /* balance loss */
+	double lr, grad_norm;
+	double load_max_over_mean; /* of experts in this step, worst layer */
+	uint64_t tokens;	   /* in this step */
+};
+
+struct pst_eval_info {
+	uint64_t bytes; /* held out, each scored once */
+	double loss;	/* nats per byte */
+	double bits_per_byte;
+	double gzip_bits_per_byte, xz_bits_per_byte; /* -9, over the same bytes */
+};
+
+/* What went between whom since the trainer was opened. */
+struct pst_traffic {
+	uint64_t pulled_engine;	 /* weights that the engine used */
+	uint64_t pulled_workers; /* weights that workers used */
+	uint64_t pushed_engine;	 /* gradients from the engine to servers */
+	uint64_t pushed_workers; /* gradients from workers to servers */
+	uint64_t dispatched;	 /* rows from the engine to workers */
+	uint64_t combined;	 /* rows from workers to the engine */
+	uint64_t moved;	 /* of all of these, bytes that crossed a link; the rest was in place */
+	uint64_t copied; /* bytes that moved more than once */
+	uint64_t read, saved; /* checkpoint bytes from and to disk */
+	uint64_t worker_restarts;
+	uint64_t experts_resent;
+};
+
+struct pst_part_info {
+	char role[16]; /* "engine", "server", "worker" */
+	char url[120];
+	char kernels[16];
+	char note[256]; /* what is worse than asked, and the command that mends it */
+	uint32_t pid, threads;
+	int32_t node;
+	uint32_t locked;
+	uint64_t page_bytes, pool_bytes;
+};
+
+struct pst_model_info {
+	uint64_t parameters, active; /* active: per token */
+	uint32_t layers, dense_layers, hidden, experts, topk, shared, vocab;
+	uint64_t train_bytes, heldout_bytes; /* of text */
+	uint32_t files;
+};
+
+PST_API void pst_train_defaults(struct pst_train_options *opts);
+PST_API int pst_trainer_open(const struct pst_train_options *opts, struct pst_trainer **out,
+			     struct pst_error *err);
+PST_API void pst_trainer_close(struct pst_trainer *trainer); /* NULL is fine */
+
+/* Steps are done: 1; else 0. */
+PST_API int pst_trainer_done(const struct pst_trainer *trainer);
+/* Step that the trainer has reached (not 0 after a resume). */
+PST_API uint32_t pst_trainer_at(const struct pst_trainer *trainer);
+
+/* -EDOM when the loss is no longer finite: nothing of that step was applied. Saves by itself
+ * every save_every steps. */
+PST_API int pst_trainer_step(struct pst_trainer *trainer, struct pst_step_info *out,
+			     struct pst_error *err);
+
+/* Score all held-out text. */
+PST_API int pst_trainer_evaluate(struct pst_trainer *trainer, struct pst_eval_info *out,
+				 struct pst_error *err);
+
+/*
+ * Write a checkpoint into the out directory, whole or not at all; its path goes
+ * to @path of @len bytes (NULL: not).
+ */
+PST_API int pst_trainer_save(struct pst_trainer *trainer, char *path, size_t len,
+			     struct pst_error *err);
+
+/* Hash over the bits of every step's loss since step 1, also across resumes. */
+PST_API uint64_t pst_trainer_digest(const struct pst_trainer *trainer);
+
+PST_API void pst_trainer_traffic(struct pst_trainer *trainer, struct pst_traffic *out);
+PST_API void pst_trainer_model(const struct pst_trainer *trainer, struct pst_model_info *out);
+/* Part @i of engine, servers, workers; -ENOENT behind the last. */
+PST_API int pst_trainer_part(struct pst_trainer *trainer, unsigned int i,
+			     struct pst_part_info *out);
+
+/* Generation */
+
+struct pst_generate_options {
+	size_t size;
+	const char *checkpoint; /* or a directory of checkpoints: the last */
+	const char *prompt;
+	size_t prompt_bytes;
+	double temperature; /* 0: always the likeliest */
+	double top_p;	    /* 1: all */
+	uint64_t seed;
+	uint32_t max_positions; /* prompt and answer, 0: the model's */
+	struct pst_host_options host;
+};
+
+struct pst_generator;
+
+PST_API void pst_generate_defaults(struct pst_generate_options *opts);
+PST_API int pst_generator_open(const struct pst_generate_options *opts, struct pst_generator **out,
+			       struct pst_error *err);
+PST_API void pst_generator_close(struct pst_generator *gen); /* NULL is fine */
+/* The next byte into *byte: 1; 0 at the end of the text or of the positions; -errno. */
+PST_API int pst_generator_next(struct pst_generator *gen, unsigned char *byte,
+			       struct pst_error *err);
+PST_API void pst_generator_model(const struct pst_generator *gen, struct pst_model_info *out);
+
+/* Looking into a checkpoint */
+
+struct pst_tensor_desc {
+	const char *name, *dtype, *file; /* valid until the checkpoint is closed */
+	uint32_t ndim;
+	uint64_t shape[8];
+	uint64_t bytes;
+};
+
+struct pst_inspect;
+
+/* Opens and checks headers, config and (with @values) that every number is finite. */
+PST_API int pst_inspect_open(const char *dir, int values, struct pst_inspect **out,
+			     struct pst_error *err);
+PST_API void pst_inspect_close(struct pst_inspect *inspect);
+PST_API const char *pst_inspect_dir(const struct pst_inspect *inspect);
+PST_API void pst_inspect_model(const struct pst_inspect *inspect, struct pst_model_info *out);
+PST_API size_t pst_inspect_count(const struct pst_inspect *inspect);
+PST_API int pst_inspect_tensor(const struct pst_inspect *inspect, size_t i,
+			       struct pst_tensor_desc *out);
+/* Steps that made it, -ENOENT when it says nothing of them. */
+PST_API int pst_inspect_step(const struct pst_inspect *inspect, uint32_t *step);
+
+/* Servers and workers */
+
+struct pst_serve_options {
+	size_t size;
+	const char *url; /* to listen at */
+	struct pst_host_options host;
+};
+
+struct pst_server;
+struct pst_worker;
+
+PST_API void pst_serve_defaults(struct pst_serve_options *opts);
+PST_API int pst_server_begin(const struct pst_serve_options *opts, struct pst_server **out,
+			     struct pst_error *err);
+PST_API int pst_server_run(struct pst_server *server, struct pst_error *err);
+PST_API void pst_server_end(struct pst_server *server); /* makes run return */
+PST_API void pst_server_free(struct pst_server *server);
+
+PST_API int pst_worker_begin(const struct pst_serve_options *opts, struct pst_worker **out,
+			     struct pst_error *err);
+PST_API int pst_worker_run(struct pst_worker *worker, struct pst_error *err);
+PST_API void pst_worker_end(struct pst_worker *worker); /* makes run return */
+PST_API void pst_worker_free(struct pst_worker *worker);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* PENSTOCK_H */

@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* generator.c - a checkpoint continues a text: one server and one worker as threads. */
+#include "rdma/fail.h"
+#include "runtime/host.h"
+#include "runtime/io/safetensors.h"
+#include "runtime/launch/launch.h"
+#include "runtime/model/info.h"
+#include "runtime/model/model.h"
+#include "runtime/model/params.h"
+#include "runtime/model/table.h"
+#include "runtime/serve/sampler.h"
+#include "runtime/store/ckptdir.h"
+#include "runtime/store/client.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SERVER_TIMEOUT_MS 20000
+#define WORKER_TIMEOUT_MS 60000
+#define PROMPT_PIECE	  64 /* tokens that are fed at once */
+
+struct pst_generator {
+	struct pst_generate_options o;
+	struct pst_config config;
+	struct pst_launch *launch;
+	struct pst_fabric *fabric;
+	struct pst_device *device;
+	struct pst_pool *pool;
+	struct pst_client *client;
+	struct pst_moe *moe;
+	struct pst_model *model;
+	struct pst_param *param;
+	size_t nparams;
+	uint8_t *mine;
+	const float **weights;
+	struct pst_sampler sampler;
+	double *scratch;
+	const float *logits; /* behind the last token; NULL: the text has ended */
+	uint32_t fed, positions;
+};
+
+void pst_generate_defaults(struct pst_generate_options *o)
+{
+	*o = (struct pst_generate_options){
+		.size = sizeof(*o),
+		.temperature = 0.8,
+		.top_p = 0.95,
+		.seed = 1,
+		.host = {.node = -1, .huge = 1, .lock = 1},
+	};
+}
+
+static int check_options(const struct pst_generate_options *o, struct pst_error *err)
+{
+	if (!o->checkpoint)
+		return pst_fail(err, -EINVAL, "no checkpoint was named");
+	if (!isfinite(o->temperature) || o->temperature < 0 || o->temperature > 100)
+		return pst_fail(err, -EINVAL, "temperature %g: not between 0 and 100",
+				o->temperature);
+	if (!(o->top_p > 0 && o->top_p <= 1))
+		return pst_fail(err, -EINVAL, "top-p %g: not above 0 and at most 1", o->top_p);
+	if (!o->prompt_bytes)
+		return pst_fail(err, -EINVAL, "the prompt is empty: one byte at least is needed");
+	return 0;
+}
+
+static int read_config(struct pst_generator *g, const char *dir, struct pst_error *err)
+{
+	char path[PATH_MAX], *text;
+	size_t len;
+	int rc;
+
+	if (snprintf(path, sizeof(path), "%s/config.json", dir) >= (int)sizeof(path))
+		return pst_fail(err, -ENAMETOOLONG, "%s: path too long", dir);
+	rc = pst_file_read(path, 1 << 20, &text, &len, err);
+	if (rc < 0)
+		return rc;
+	rc = pst_config_parse(text, len, &g->config, err);
+	free(text);
+	if (rc < 0)
+		return rc;
+	if (g->config.vocab != 256)
+		return pst_fail(err, -ENOTSUP,
+				"%s: a vocabulary of %u needs a tokenizer; only bytes (256) can "
+				"be generated",
+				dir, g->config.vocab);
+	g->positions = g->config.max_positions;
+	if (g->o.max_positions && g->o.max_positions < g->positions)
+		g->positions = g->o.max_positions;
+	if (g->o.prompt_bytes > g->positions)
+		return pst_fail(err, -EINVAL, "a prompt of %zu bytes: there are %u positions",
+				g->o.prompt_bytes, g->positions);
+	return 0;
+}
+
+static int open_table(struct pst_generator *g, const char *dir, struct pst_error *err)
+{
+	const char *url = pst_launch_server(g->launch, 0);
+	struct pst_client_options co = {
+		.size = sizeof(co),
+		.fabric = g->fabric,
+		.urls = &url,
+		.servers = 1,
+		.timeout_ms = SERVER_TIMEOUT_MS,
+	};
+	struct pst_client_loaded loaded;
+	struct pst_wire_tensor *tensor;
+	uint64_t version;
+	uint32_t *unit;
+	int rc = pst_params_list(&g->config, &g->param, &g->nparams);
+
+	if (!rc)
+		rc = pst_table_of(&g->config, g->param, g->nparams, &tensor, &unit);
+	if (rc < 0)
+		return pst_fail(err, rc, "no memory for a table");
+	co.tensors = tensor;
+	co.unit = unit;
+	co.count = g->nparams;
+	rc = pst_client_open(&co, &g->client, err);
+	free(unit);
+	free(tensor);
+	if (!rc)
+		rc = pst_client_load(g->client, dir, false, 0, &loaded, err);
+	if (rc < 0)
+		return rc;
+	g->mine = calloc(g->nparams, 1);
+	g->weights = calloc(g->nparams, sizeof(*g->weights));
+	if (!g->mine || !g->weights)
+		return pst_fail(err, -ENOMEM, "no memory for %zu parameters", g->nparams);
+	for (size_t i = 0; i < g->nparams; i++)
+		g->mine[i] = g->param[i].expert < 0;
+	return pst_client_begin(g->client, g->mine, g->weights, NULL, &version, err);
+}
+
+static int open_moe(struct pst_generator *g, struct pst_error *err)
+{
+	struct pst_wire_server server;
+	struct pst_moe_options mo = {
+		.size = sizeof(mo),
+		.fabric = g->fabric,
+		.device = g->device,
+		.workers = 1,
+		.servers = &server,
+		.nservers = 1,
+		.hidden = g->config.hidden,
+		.inter = g->config.moe_inter,
+		.experts = g->config.experts,
+		.topk = g->config.topk,
+		.layers = g->config.layers,
+		.dense_layers = g->config.dense_layers,
+		.max_tokens = PROMPT_PIECE,
+		.node = g->o.host.node,
+		.pool_flags = pst_host_pool_flags(&g->o.host),
+		.timeout_ms = WORKER_TIMEOUT_MS,
+	};
+	int rc;
+
+	pst_client_describe(g->client, 0, &server);
+	rc = pst_moe_create(&mo, &g->moe, err);
+	return rc < 0 ? rc : pst_moe_connect(g->moe, 0, pst_launch_worker(g->launch, 0), err);
+}
+
+static int open_model(struct pst_generator *g, struct pst_error *err)
+{
+	struct pst_model_options mo = {
+		.size = sizeof(mo),
+		.config = &g->config,
+		.device = g->device,
+		.moe = g->moe,
+		.batch = 1,
+		.seq = g->positions,
+	};
+	struct pst_pool_options po = {
+		.size = sizeof(po),
+		.name = "activations",
+		.bytes = pst_model_bytes(&mo),
+		.node = g->o.host.node,
+		.flags = pst_host_pool_flags(&g->o.host),
+	};
+	int rc = pst_pool_create(&po, &g->pool, err);
+
+	if (rc < 0)
+		return rc;
+	mo.pool = g->pool;
+	g->scratch = calloc(2 * (size_t)g->config.vocab, sizeof(*g->scratch));
+	if (!g->scratch)
+		return pst_fail(err, -ENOMEM, "no memory for a sampler");
+	return pst_model_create(&mo, &g->model, err);
+}
+
+static int feed(struct pst_generator *g, const unsigned char *text, size_t n, struct pst_error *err)
+{
+	int32_t token[PROMPT_PIECE];
+
+	for (size_t at = 0; at < n;) {
+		uint32_t piece = n - at < PROMPT_PIECE ? (uint32_t)(n - at) : PROMPT_PIECE;
+		int rc;
+
+		for (uint32_t i = 0; i < piece; i++)
+			token[i] = text[at + i];
+		rc = pst_model_feed(g->model, g->weights, token, piece, &g->logits);
+		if (rc < 0)
+			return pst_fail(err, rc, "%s",
+					pst_moe_error(g->moe)->code ? pst_moe_error(g->moe)->text
+								    : strerror(-rc));
+		at += piece;
+		g->fed += piece;
+	}
+	return 0;
+}
+
+static int open_all(struct pst_generator *g, struct pst_error *err)
+{
+	struct pst_launch_options lo = {
+		.size = sizeof(lo),
+		.servers = 1,
+		.workers = 1,
+		.embedded = true,
+		.node = g->o.host.node,
+		.pool_flags = pst_host_pool_flags(&g->o.host),
+	};
+	char dir[PATH_MAX];
+	int rc = pst_ckptdir_find(g->o.checkpoint, dir, err);
+
+	if (!rc)
+		rc = read_config(g, dir, err);
+	if (!rc)
+		rc = pst_launch_start(&lo, &g->launch, err);
+	if (!rc)
+		rc = pst_fabric_open("shm://engine", &g->fabric, err);
+	if (!rc)
+		rc = pst_device_open_cpu(g->o.host.node, g->o.host.threads, &g->device, err);
+	if (!rc)
+		rc = open_table(g, dir, err);
+	if (!rc)
+		rc = open_moe(g, err);
+	if (!rc)
+		rc = open_model(g, err);
+	return rc < 0 ? rc : feed(g, (const void *)g->o.prompt, g->o.prompt_bytes, err);
+}
+
+int pst_generator_open(const struct pst_generate_options *opts, struct pst_generator **out,
+		       struct pst_error *err)
+{
+	struct pst_generator *g = calloc(1, sizeof(*g));
+	int rc;
+
+	if (!g)
+		return pst_fail(err, -ENOMEM, "no memory for a generator");
+	pst_generate_defaults(&g->o);
+	rc = pst_host_take_options(&g->o, sizeof(g->o), opts, opts->size, err);
+	if (!rc)
+		rc = check_options(&g->o, err);
+	if (!rc)
+		rc = open_all(g, err);
+	g->o.checkpoint = g->o.prompt = NULL; /* the caller's again */
+	g->sampler = (struct pst_sampler){g->o.temperature, g->o.top_p, g->o.seed, 0};
+	if (rc < 0) {
+		pst_generator_close(g);
+		return rc;
+	}
+	*out = g;
+	return 0;
+}
+
+void pst_generator_close(struct pst_generator *g)
+{
+	if (!g)
+		return;
+	if (g->model)
+		pst_model_destroy(g->model);
+	pst_moe_destroy(g->moe);
+	pst_client_close(g->client);
+	pst_pool_destroy(g->pool);
+	if (g->fabric)
+		pst_fabric_close(g->fabric);
+	pst_launch_stop(g->launch);
+	if (g->device)
+		pst_device_close(g->device);
+	free(g->scratch);
+	free(g->weights);
+	free(g->mine);
+	free(g->param);
+	free(g);
+}
+
+int pst_generator_next(struct pst_generator *g, unsigned char *byte, struct pst_error *err)
+{
+	unsigned char next;
+	uint32_t token;
+	int rc;
+
+	if (!g->logits)
+		return 0;
+	token = pst_sampler_next(&g->sampler, g->logits, g->config.vocab, g->scratch);
+	if (!token) { /* a NUL stands between texts */
+		g->logits = NULL;
+		return 0;
+	}
+	next = (unsigned char)token;
+	if (g->fed == g->positions) {
+		g->logits = NULL;
+	} else {
+		rc = feed(g, &next, 1, err);
+		if (rc < 0)
+			return rc;
+	}
+	*byte = next;
+	return 1;
+}
+
+void pst_generator_model(const struct pst_generator *g, struct pst_model_info *out)
+{
+	pst_model_describe(&g->config, out);
+}

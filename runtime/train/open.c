@@ -1,0 +1,416 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* open.c - from options to a trainer that is ready for its first step. */
+#include "runtime/train/trainer.h"
+
+#include "rdma/fail.h"
+#include "runtime/host.h"
+#include "runtime/io/safetensors.h"
+#include "runtime/store/ckptdir.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SERVER_TIMEOUT_MS 20000
+#define MAX_PARTS	  256
+
+void pst_train_defaults(struct pst_train_options *o)
+{
+	*o = (struct pst_train_options){
+		.size = sizeof(*o),
+		.fabric = "shm",
+		.servers = 1,
+		.workers = 2,
+		.seed = 1,
+		.steps = 100,
+		.batch = 8,
+		.seq = 256,
+		.keep = 2,
+		.lr = 3e-3,
+		.lr_min = 3e-4,
+		.warmup = 50,
+		.beta1 = 0.9,
+		.beta2 = 0.95,
+		.eps = 1e-8,
+		.weight_decay = 0.1,
+		.clip = 1,
+		.balance_alpha = 1e-4,
+		.bias_rate = 1e-3,
+		.worker_timeout_ms = 60000,
+		.host = {.node = -1, .huge = 1, .lock = 1},
+	};
+}
+
+/* Options */
+
+static int check_number(const char *name, double v, double min, double max, struct pst_error *err)
+{
+	if (isfinite(v) && v >= min && v <= max)
+		return 0;
+	return pst_fail(err, -EINVAL, "%s %g: not between %g and %g", name, v, min, max);
+}
+
+static int check_options(const struct pst_train_options *o, struct pst_error *err)
+{
+	const struct {
+		const char *name;
+		double v, min, max;
+	} number[] = {
+		{"servers", o->servers, 1, MAX_PARTS},
+		{"workers", o->workers, 1, MAX_PARTS},
+		{"steps", o->steps, 1, UINT32_MAX},
+		{"batch", o->batch, 1, 65536},
+		{"seq", o->seq, 2, 1 << 20},
+		{"lr", o->lr, 0, 100},
+		{"lr-min", o->lr_min, 0, 100},
+		{"beta1", o->beta1, 0, 0.999999},
+		{"beta2", o->beta2, 0, 0.999999},
+		{"eps", o->eps, 1e-30, 1},
+		{"weight-decay", o->weight_decay, 0, 100},
+		{"clip", o->clip, 0, 1e30},
+		{"balance-alpha", o->balance_alpha, 0, 1e6},
+		{"bias-rate", o->bias_rate, 0, 1},
+		{"worker-timeout", o->worker_timeout_ms, 1, 1e9},
+	};
+	int rc = 0;
+
+	for (size_t i = 0; i < sizeof(number) / sizeof(*number) && !rc; i++)
+		rc = check_number(number[i].name, number[i].v, number[i].min, number[i].max, err);
+	if (rc < 0)
+		return rc;
+	if (!o->ndata)
+		return pst_fail(err, -EINVAL, "no text to train on was named (data)");
+	if (strcmp(o->fabric, "shm"))
+		return pst_fail(err, -EPROTONOSUPPORT, "fabric %s: there is only shm yet",
+				o->fabric);
+	if (!o->resume && !o->preset == !o->config)
+		return pst_fail(err, -EINVAL, "a preset or a config is needed, one of them");
+	if (o->resume && (o->preset || o->config))
+		return pst_fail(err, -EINVAL,
+				"what resumes has its model already: no preset or "
+				"config beside it");
+	return 0;
+}
+
+/* Where the cosine ends: a short run is the beginning of one of the usual length. */
+static uint32_t horizon_of(uint32_t steps, uint32_t warmup)
+{
+	const uint32_t usual = 1000;
+	uint32_t h = steps > usual ? steps : usual;
+
+	return h > warmup ? h : warmup + 1;
+}
+
+static void fresh_state(struct pst_trainer *t)
+{
+	const struct pst_train_options *o = &t->o;
+
+	t->state = (struct pst_state){
+		.digest = 0xcbf29ce484222325ull,
+		.seed = o->seed,
+		.steps = o->steps,
+		.horizon = horizon_of(o->steps, o->warmup),
+		.batch = o->batch,
+		.seq = o->seq,
+		.warmup = o->warmup,
+		.lr = o->lr,
+		.lr_min = o->lr_min,
+		.beta1 = o->beta1,
+		.beta2 = o->beta2,
+		.eps = o->eps,
+		.weight_decay = o->weight_decay,
+		.clip = o->clip,
+		.balance_alpha = o->balance_alpha,
+		.bias_rate = o->bias_rate,
+	};
+}
+
+static int read_config(const char *path, struct pst_config *out, struct pst_error *err)
+{
+	size_t len;
+	char *text;
+	int rc = pst_file_read(path, 1 << 20, &text, &len, err);
+
+	if (rc < 0)
+		return rc;
+	rc = pst_config_parse(text, len, out, err);
+	free(text);
+	if (rc < 0 && err && !strstr(err->text, path)) {
+		struct pst_error inner = *err;
+
+		err->code = 0;
+		pst_fail(err, rc, "%s: %.300s", path, inner.text);
+	}
+	return rc;
+}
+
+static int resume_from(struct pst_trainer *t, char dir[PATH_MAX], struct pst_error *err)
+{
+	char path[PATH_MAX];
+	uint32_t steps;
+	int rc = pst_ckptdir_find(t->o.resume, dir, err);
+
+	if (!rc)
+		rc = pst_state_read(dir, &t->state, err);
+	if (rc < 0)
+		return rc;
+	steps = t->o.steps;
+	if (steps < t->state.step)
+		return pst_fail(err, -EINVAL, "%s: is at step %u already, %u are asked for", dir,
+				t->state.step, steps);
+	t->state.steps = steps;
+	if (steps > t->state.horizon)
+		t->state.horizon = steps;
+	if (snprintf(path, sizeof(path), "%s/config.json", dir) >= (int)sizeof(path))
+		return pst_fail(err, -ENAMETOOLONG, "%s: path too long", dir);
+	return read_config(path, &t->config, err);
+}
+
+static int choose_model(struct pst_trainer *t, char dir[PATH_MAX], struct pst_error *err)
+{
+	int rc;
+
+	dir[0] = 0;
+	if (t->o.resume)
+		rc = resume_from(t, dir, err);
+	else if (t->o.preset)
+		rc = pst_config_preset(t->o.preset, &t->config, err);
+	else
+		rc = read_config(t->o.config, &t->config, err);
+	if (rc < 0)
+		return rc;
+	if (!t->o.resume)
+		fresh_state(t);
+	if (t->config.vocab < 256)
+		return pst_fail(err, -EINVAL, "a vocabulary of %u: training is on bytes, 256",
+				t->config.vocab);
+	if (t->state.seq > t->config.max_positions)
+		return pst_fail(err, -EINVAL, "rows of %u tokens: the model has %u positions",
+				t->state.seq, t->config.max_positions);
+	return 0;
+}
+
+static int read_text(struct pst_trainer *t, struct pst_error *err)
+{
+	int rc = pst_corpus_read(t->o.data, t->o.ndata, t->state.seq, &t->corpus, err);
+
+	if (rc < 0)
+		return rc;
+	if (t->o.resume && t->state.corpus != t->corpus.hash)
+		snprintf(t->note, sizeof(t->note),
+			 "the text is not the one that the checkpoint was trained on: it goes on "
+			 "from there, not bit for bit");
+	t->state.corpus = t->corpus.hash;
+	return 0;
+}
+
+/* The parts */
+
+static int list_params(struct pst_trainer *t, struct pst_error *err)
+{
+	int rc = pst_params_list(&t->config, &t->param, &t->nparams);
+	size_t n = t->nparams;
+
+	if (rc < 0)
+		return pst_fail(err, rc, "the model's parameters: %s", strerror(-rc));
+	t->mine = calloc(n, 1);
+	t->has = calloc(n, 1);
+	t->weights = calloc(n, sizeof(*t->weights));
+	t->grads = calloc(n, sizeof(*t->grads));
+	t->bias = calloc(t->config.layers, sizeof(*t->bias));
+	if (!t->mine || !t->has || !t->weights || !t->grads || !t->bias)
+		return pst_fail(err, -ENOMEM, "no memory for %zu parameters", n);
+	for (size_t i = 0; i < n; i++)
+		t->mine[i] = t->param[i].expert < 0;
+	return 0;
+}
+
+static int open_table(struct pst_trainer *t, const char *resume, struct pst_error *err)
+{
+	const char *urls[MAX_PARTS];
+	struct pst_client_options co = {
+		.size = sizeof(co),
+		.fabric = t->fabric,
+		.urls = urls,
+		.servers = t->o.servers,
+		.timeout_ms = SERVER_TIMEOUT_MS,
+		.count = t->nparams,
+	};
+	struct pst_client_loaded loaded = {0};
+	struct pst_wire_tensor *tensor;
+	uint32_t *unit;
+	int rc = pst_table_of(&t->config, t->param, t->nparams, &tensor, &unit);
+
+	if (rc < 0)
+		return pst_fail(err, rc, "no memory for a table");
+	for (uint32_t i = 0; i < t->o.servers; i++)
+		urls[i] = pst_launch_server(t->launch, i);
+	co.tensors = tensor;
+	co.unit = unit;
+	rc = pst_client_open(&co, &t->client, err);
+	free(unit);
+	free(tensor);
+	if (rc < 0)
+		return rc;
+	if (*resume)
+		rc = pst_client_load(t->client, resume, true, t->state.step, &loaded, err);
+	else
+		rc = pst_client_init(t->client, t->state.seed, err);
+	t->traffic.read = loaded.read_bytes;
+	t->traffic.copied = loaded.copied_bytes;
+	if (loaded.note[0] && !t->note[0])
+		memcpy(t->note, loaded.note, sizeof(t->note));
+	return rc < 0 ? rc : pst_client_train(t->client, err);
+}
+
+static int open_moe(struct pst_trainer *t, struct pst_error *err)
+{
+	struct pst_wire_server server[MAX_PARTS];
+	struct pst_moe_options mo = {
+		.size = sizeof(mo),
+		.fabric = t->fabric,
+		.device = t->device,
+		.workers = t->o.workers,
+		.servers = server,
+		.nservers = t->o.servers,
+		.hidden = t->config.hidden,
+		.inter = t->config.moe_inter,
+		.experts = t->config.experts,
+		.topk = t->config.topk,
+		.layers = t->config.layers,
+		.dense_layers = t->config.dense_layers,
+		.max_tokens = t->state.batch * t->state.seq,
+		.train = 1,
+		.node = t->o.host.node,
+		.pool_flags = pst_host_pool_flags(&t->o.host),
+		.timeout_ms = (int)t->o.worker_timeout_ms,
+		.replace = pst_launch_replace,
+		.ctx = t->launch,
+	};
+	int rc;
+
+	for (uint32_t i = 0; i < t->o.servers; i++)
+		pst_client_describe(t->client, i, &server[i]);
+	rc = pst_moe_create(&mo, &t->moe, err);
+	for (uint32_t i = 0; i < t->o.workers && !rc; i++)
+		rc = pst_moe_connect(t->moe, i, pst_launch_worker(t->launch, i), err);
+	return rc;
+}
+
+static int open_model(struct pst_trainer *t, struct pst_error *err)
+{
+	struct pst_model_options mo = {
+		.size = sizeof(mo),
+		.config = &t->config,
+		.device = t->device,
+		.moe = t->moe,
+		.batch = t->state.batch,
+		.seq = t->state.seq,
+		.balance_alpha = t->state.balance_alpha,
+		.train = 1,
+	};
+	struct pst_pool_options po = {
+		.size = sizeof(po),
+		.name = "activations",
+		.bytes = pst_model_bytes(&mo),
+		.node = t->o.host.node,
+		.flags = pst_host_pool_flags(&t->o.host),
+	};
+	size_t n = (size_t)t->state.batch * t->state.seq;
+	int rc = pst_pool_create(&po, &t->pool, err);
+
+	if (rc < 0)
+		return rc;
+	t->tokens = calloc(n, sizeof(*t->tokens));
+	t->targets = calloc(n, sizeof(*t->targets));
+	t->token_loss = calloc(n, sizeof(*t->token_loss));
+	if (!t->tokens || !t->targets || !t->token_loss)
+		return pst_fail(err, -ENOMEM, "no memory for batches of %zu tokens", n);
+	mo.pool = t->pool;
+	return pst_model_create(&mo, &t->model, err);
+}
+
+static int open_parts(struct pst_trainer *t, const char *resume, struct pst_error *err)
+{
+	struct pst_launch_options lo = {
+		.size = sizeof(lo),
+		.servers = t->o.servers,
+		.workers = t->o.workers,
+		.embedded = t->o.embedded,
+		.node = t->o.host.node,
+		.pool_flags = pst_host_pool_flags(&t->o.host),
+	};
+	int rc = list_params(t, err);
+
+	if (!rc)
+		rc = pst_launch_start(&lo, &t->launch, err);
+	if (!rc)
+		rc = pst_fabric_open("shm://engine", &t->fabric, err);
+	if (!rc)
+		rc = pst_device_open_cpu(t->o.host.node, t->o.host.threads, &t->device, err);
+	if (!rc)
+		rc = open_table(t, resume, err);
+	if (!rc)
+		rc = open_moe(t, err);
+	return rc < 0 ? rc : open_model(t, err);
+}
+
+int pst_trainer_open(const struct pst_train_options *opts, struct pst_trainer **out,
+		     struct pst_error *err)
+{
+	struct pst_trainer *t = calloc(1, sizeof(*t));
+	char resume[PATH_MAX];
+	int rc;
+
+	if (!t)
+		return pst_fail(err, -ENOMEM, "no memory for a trainer");
+	pst_train_defaults(&t->o);
+	rc = pst_host_take_options(&t->o, sizeof(t->o), opts, opts->size, err);
+	if (!rc)
+		rc = check_options(&t->o, err);
+	if (!rc && t->o.out)
+		rc = pst_ckptdir_prepare(t->o.out, t->out, err);
+	if (!rc)
+		rc = choose_model(t, resume, err);
+	if (!rc)
+		rc = read_text(t, err);
+	if (!rc)
+		rc = open_parts(t, resume, err);
+	/* the caller's strings are the caller's again */
+	t->o.preset = t->o.config = t->o.out = t->o.resume = t->o.fabric = NULL;
+	t->o.data = NULL;
+	if (rc < 0) {
+		pst_trainer_close(t);
+		return rc;
+	}
+	*out = t;
+	return 0;
+}
+
+void pst_trainer_close(struct pst_trainer *t)
+{
+	if (!t)
+		return;
+	if (t->model)
+		pst_model_destroy(t->model);
+	pst_moe_destroy(t->moe);
+	pst_client_close(t->client);
+	pst_pool_destroy(t->pool);
+	if (t->fabric)
+		pst_fabric_close(t->fabric);
+	pst_launch_stop(t->launch);
+	if (t->device)
+		pst_device_close(t->device);
+	pst_corpus_free(&t->corpus);
+	free(t->token_loss);
+	free(t->targets);
+	free(t->tokens);
+	free(t->bias);
+	free(t->grads);
+	free(t->weights);
+	free(t->has);
+	free(t->mine);
+	free(t->param);
+	free(t);
+}
