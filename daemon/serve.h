@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * serve.h - what the mains of penstock-ps and penstock-worker share: options,
+ * signals (TERM and INT end it well), the end of standard input.
+ */
+#ifndef DAEMON_SERVE_H
+#define DAEMON_SERVE_H
+
+#include "runtime/penstock.h"
+
+struct serve_role {
+	const char *name, *what;
+	int (*begin)(const struct pst_serve_options *opts, void **out, struct pst_error *err);
+	int (*run)(void *object, struct pst_error *err);
+	void (*end)(void *object); /* from a signal handler */
+	void (*release)(void *object);
+};
+
+/* Exit status: 0 ended by a signal, 1 failed, 2 usage. */
+int serve_main(const struct serve_role *role, int argc, char **argv);
+
+#endif /* DAEMON_SERVE_H */
