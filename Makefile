@@ -1,68 +1,226 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# make            build everything into $(O) (default build/)
-# make run        install what is missing, build, train a model and let it write
-# make check      install what is missing, build, run every test
-# make help       the other targets
+# Targets:
+#	make              build everything into $(O)
+#	make run          install what is missing, build, train a model and let it write
+#	make quick        build, and run the tests that take a minute together
+#	make check        install what is missing, build in every way we have, run every test
+#	make bench        install what is missing, build, measure against limits and peers
+#	make install      into $(DESTDIR)$(prefix); make uninstall takes it out
+#	make clean        remove $(O)
+#	make tests        build the test programs; one is $(O)/selftests/AREA/NAME
+#	make format-check hold the sources against .clang-format
+#
+# Variables:
+#	O=build           where everything that is built goes, also outside the tree
+#	CC=gcc            the compiler; CFLAGS, CPPFLAGS, LDFLAGS, LDLIBS are added to ours
+#	SAN=              sanitizers: address,undefined or thread
+#	V=1               show the commands
+#	prefix=/usr/local where make install puts things; DESTDIR= goes before it
 
 O ?= build
-CC ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
 SAN ?=
+prefix ?= /usr/local
+bindir ?= $(prefix)/bin
+libdir ?= $(prefix)/lib
+includedir ?= $(prefix)/include
+mandir ?= $(prefix)/share/man
+version := 0.1.0
+# As many jobs as there are CPUs, unless make was told.
+JOBS ?= $(shell nproc)
+ifeq ($(MAKELEVEL)$(filter clean,$(MAKECMDGOALS)),0)
+MAKEFLAGS += -j$(JOBS)
+endif
+# V=1 shows the commands.
+ifeq ($(V),)
+Q := @
+MAKEFLAGS += --no-print-directory
+endif
 
-srcdir := $(CURDIR)
 include kernels/sources.mk
 include rdma/sources.mk
 include runtime/sources.mk
+include daemon/sources.mk
 include tools/sources.mk
 include selftests/sources.mk
 
-CPPFLAGS += -I. -Iuapi -D_GNU_SOURCE
+cppflags := -I. -Iuapi -D_GNU_SOURCE $(CPPFLAGS)
 CFLAGS ?= -O2 -g
-CFLAGS += -std=gnu11 -Wall -Wextra -Werror -fPIC -fvisibility=hidden -pthread \
+cflags := $(CFLAGS) -std=gnu11 -Wall -Wextra -Werror -fPIC -fvisibility=hidden -pthread \
 	  -ffp-contract=off -fno-math-errno
+ldflags := $(LDFLAGS) -pthread
+ldlibs := -ljansson -luring -lz -llzma -lm $(LDLIBS)
+so-flags := -Wl,-z,defs
 ifneq ($(SAN),)
-CFLAGS += -fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all
-LDFLAGS += -fsanitize=$(SAN)
+cflags += -fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all
+ldflags += -fsanitize=$(SAN)
+so-flags := # the sanitizer's symbols come with the program
 endif
-LDLIBS += -ljansson -lnuma -luring -lz -llzma -lm -pthread
 
 # An object per source; ref kernels are built for float and for double.
 ref-o := $(foreach f,$(kernels-ref:.c=),$(O)/$(f).f32.o $(O)/$(f).f64.o)
-kernels-o := $(kernels-y:%.c=$(O)/%.o) $(ref-o)
-rdma-o := $(rdma-y:%.c=$(O)/%.o)
-runtime-o := $(runtime-y:%.c=$(O)/%.o)
-lib-o := $(kernels-o) $(rdma-o) $(runtime-o)
+lib-o := $(kernels-y:%.c=$(O)/%.o) $(ref-o) $(rdma-y:%.c=$(O)/%.o) $(runtime-y:%.c=$(O)/%.o)
 lib := $(O)/libpenstock.a
-programs := $(tools-programs:%=$(O)/%)
+so := $(O)/libpenstock.so
+programs := $(foreach p,$(daemon-programs) $(tools-programs),$(if $(wildcard $($(p)-y)),$(p)))
+programs-o := $(foreach p,$(programs),$($(p)-y:%.c=$(O)/%.o))
 tests := $(selftests-programs:%=$(O)/selftests/%)
+benches := $(selftests-benches:%=$(O)/selftests/%)
+harness-o := $(selftests-lib:%.c=$(O)/%.o)
+fuzzers := $(selftests-fuzz:%=$(O)/selftests/fuzz/%)
+helpers-o := $(sort $(foreach t,$(selftests-programs) $(selftests-benches),$($(t)-y:%.c=$(O)/%.o)))
+all-o := $(lib-o) $(helpers-o) $(programs-o) $(harness-o) $(tests:%=%.o) $(benches:%=%.o) $(fuzzers:%=%.o)
 
-all: $(programs)
+.DEFAULT_GOAL := all
+all: $(programs:%=$(O)/%) $(lib) $(so)
 tests: $(tests)
+tsan-tests: $(selftests-tsan:%=$(O)/selftests/%)
+benches: $(benches)
+fuzzers: $(fuzzers)
 
-$(lib): $(lib-o)
+# What everything is built with: when it changes, everything is built again.
+flags := $(CC) $(shell $(CC) -dumpfullversion -dumpversion 2>/dev/null) \
+	 $(cppflags) $(cflags) $(ldflags) $(ldlibs)
+ifneq ($(strip $(file <$(O)/flags)),$(strip $(flags)))
+$(O)/flags: FORCE
+endif
+$(O)/flags:
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(flags)' >$@
+# The same for what the library is made of, so that a source taken out is really out.
+ifneq ($(strip $(file <$(O)/objects)),$(strip $(lib-o)))
+$(O)/objects: FORCE
+endif
+$(O)/objects: $(O)/flags
+	@printf '%s\n' '$(lib-o)' >$@
+FORCE:
+
+# Asked once per build folder: is all there to build, and which parts will be off, and why.
+$(O)/features: tools/features.sh
+	@mkdir -p $(@D)
+	@tools/features.sh $(CC) >$@.new
+	@cat $@.new
+	@mv $@.new $@
+
+said = $(if $(Q),@echo '  $(1)	$(@:$(O)/%=%)')
+compile = $(Q)$(CC) $(cppflags) $(cflags) -MMD -MP -c -o $@ $<
+$(O)/%.f32.o: %.c $(O)/flags | $(O)/features
+	@mkdir -p $(@D)
+	$(call said,CC)
+	$(compile) -DPST_REAL_FLOAT
+$(O)/%.f64.o: %.c $(O)/flags | $(O)/features
+	@mkdir -p $(@D)
+	$(call said,CC)
+	$(compile) -DPST_REAL_DOUBLE
+$(O)/%_avx2.o: %_avx2.c $(O)/flags | $(O)/features
+	@mkdir -p $(@D)
+	$(call said,CC)
+	$(compile) -mavx2 -mfma
+$(O)/%.o: %.c $(O)/flags | $(O)/features
+	@mkdir -p $(@D)
+	$(call said,CC)
+	$(compile)
+
+$(lib): $(lib-o) $(O)/objects
+	$(call said,AR)
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(Q)$(AR) rcs $@ $(lib-o)
+# With a version script nothing leaves the library that is not marked PST_API.
+$(so).0: $(lib-o) $(O)/objects $(wildcard runtime/penstock.map)
+	$(call said,LD)
+	$(Q)$(CC) $(cflags) $(ldflags) $(so-flags) -shared -Wl,-soname,libpenstock.so.0 \
+		$(patsubst %,-Wl$(comma)--version-script=%,$(filter %.map,$^)) \
+		-o $@ $(lib-o) $(ldlibs)
+$(so): $(so).0
+	@ln -sf libpenstock.so.0 $@
+comma := ,
 
-$(O)/%.f32.o: %.c
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -DPST_REAL_FLOAT -MMD -MP -c -o $@ $<
-$(O)/%.f64.o: %.c
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -DPST_REAL_DOUBLE -MMD -MP -c -o $@ $<
-$(O)/%_avx2.o: %_avx2.c
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -mavx2 -mfma -MMD -MP -c -o $@ $<
-$(O)/%.o: %.c
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+# Programs see the shared library only, where it was built and where it will be installed.
+define program
+$(O)/$(1): $($(1)-y:%.c=$(O)/%.o) $(so)
+	@mkdir -p $$(@D)
+	$$(call said,LD)
+	$(Q)$(CC) $(cflags) $(ldflags) -o $$@ $$(filter %.o,$$^) -L$(O) -Wl,--as-needed -lpenstock $(ldlibs) \
+		'-Wl,-rpath,$$$$ORIGIN$(if $(findstring /,$(1)),/..):$$$$ORIGIN/../lib'
+endef
+$(foreach p,$(programs),$(eval $(call program,$(p))))
 
 # A test is one source beside the harness; it sees the library's inside.
-$(O)/selftests/%: $(O)/selftests/%.o $(O)/selftests/lib/test.o $(lib)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+$(O)/selftests/%: $(O)/selftests/%.o $(harness-o) $(lib)
+	$(call said,LD)
+	$(Q)$(CC) $(cflags) $(ldflags) -o $@ $(filter %.o,$^) $(lib) $(ldlibs)
+# What NAME-y lists is linked in besides.
+$(foreach t,$(selftests-programs) $(selftests-benches),$(if $($(t)-y),$(eval \
+	$(O)/selftests/$(t): $($(t)-y:%.c=$(O)/%.o))))
+$(fuzzers): $(O)/selftests/fuzz/%: $(O)/selftests/fuzz/%.o $(lib)
+	$(call said,LD)
+	$(Q)$(CC) $(cflags) $(ldflags) -fsanitize=fuzzer -o $@ $< $(lib) $(ldlibs)
 
+# Tests that fit in a minute, and all of them in every build that we have.
+quick: all tests
+	@selftests/run -O $(O) $(filter-out $(selftests-slow),$(selftests-programs)) \
+		$(filter-out $(selftests-slow),$(selftests-scripts))
+check:
+	@tools/deps.sh build check
+	@MAKEFLAGS= O='$(O)' MAKE='$(MAKE)' JOBS='$(JOBS)' selftests/check
+
+# A recipe of two steps: what was missing when make began is there when it looks again.
+run:
+	@tools/deps.sh build run
+	@$(MAKE) all
+	@tools/manpages.sh $(O)
+	$(O)/penstock train --files-from $(O)/manpages.list
+
+# Limits, peers and ours, one after the other: nothing else should run meanwhile.
+bench:
+	@tools/deps.sh build bench
+	@$(MAKE) all $(benches)
+	@set -e; for bench in $(benches); do echo "== $$bench"; $$bench; done
+
+install: all
+	install -d $(DESTDIR)$(bindir) $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir)/penstock
+	install $(filter-out $(O)/examples/%,$(programs:%=$(O)/%)) $(DESTDIR)$(bindir)
+	install -m 644 $(so).0 $(lib) $(DESTDIR)$(libdir)
+	ln -sf libpenstock.so.0 $(DESTDIR)$(libdir)/libpenstock.so
+	install -m 644 runtime/penstock.h $(DESTDIR)$(includedir)
+	install -m 644 $(wildcard uapi/penstock/*.h) $(DESTDIR)$(includedir)/penstock
+	sed -e 's|@libdir@|$(libdir:$(prefix)/%=$${prefix}/%)|' -e 's|@prefix@|$(prefix)|' \
+		-e 's|@includedir@|$(includedir:$(prefix)/%=$${prefix}/%)|' \
+		-e 's|@version@|$(version)|' runtime/penstock.pc.in \
+		>$(DESTDIR)$(libdir)/pkgconfig/penstock.pc
+	set -e; for page in $(man-pages); do \
+		install -D -m 644 $$page $(DESTDIR)$(mandir)/man$${page##*.}/$${page##*/}; \
+	done
+	[ -n '$(DESTDIR)' ] || ldconfig
+uninstall:
+	rm -f $(patsubst %,$(DESTDIR)$(bindir)/%,$(notdir $(programs))) \
+		$(DESTDIR)$(libdir)/libpenstock.* $(DESTDIR)$(libdir)/pkgconfig/penstock.pc \
+		$(DESTDIR)$(includedir)/penstock.h
+	rm -rf $(DESTDIR)$(includedir)/penstock
+	for page in $(man-pages); do \
+		rm -f $(DESTDIR)$(mandir)/man$${page##*.}/$${page##*/}; \
+	done
+man-pages := $(wildcard doc/man/*.[1-9])
+
+# clang-format has the last word on how C looks.
+format-check:
+	@git ls-files '*.[ch]' | xargs clang-format --dry-run -Werror
 clean:
 	rm -rf $(O)
+# What scripts ask of the lists.
+list-installed:
+	@echo $(filter-out examples/%,$(daemon-programs) $(tools-programs))
+list-%:
+	@echo $(selftests-$*)
 
--include $(shell find $(O) -name '*.d' 2>/dev/null)
-.PHONY: all tests clean
+help:
+	@sed -n 's/^#	//p' Makefile
+
+-include $(all-o:.o=.d)
+.PHONY: all tests tsan-tests benches fuzzers run quick check bench install uninstall format-check clean help \
+	list-installed FORCE
 .SECONDARY:
+.DELETE_ON_ERROR:
