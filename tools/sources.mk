@@ -8,6 +8,8 @@ tools-programs := \
 examples/train-y := \
 	tools/examples/train.c \
 	# EOL
+# an example includes <penstock.h>, as every user of the installed library does
+$(O)/tools/examples/train.o: cppflags += -Iruntime
 
 penstock-y := \
 	tools/generate.c \

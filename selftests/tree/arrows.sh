@@ -17,8 +17,8 @@ runtime/store kernels rdma runtime/mem runtime/io runtime/device
 runtime/moe kernels rdma runtime/mem runtime/io runtime/device runtime/store
 runtime/launch kernels rdma runtime/mem runtime/io runtime/device runtime/store runtime/moe
 runtime/model kernels rdma runtime/mem runtime/io runtime/device runtime/store runtime/moe
-runtime/train kernels rdma runtime/mem runtime/io runtime/device runtime/store runtime/moe runtime/model runtime/launch runtime/penstock.h runtime/host.h
-runtime/serve kernels rdma runtime/mem runtime/io runtime/device runtime/store runtime/moe runtime/model runtime/launch runtime/penstock.h runtime/host.h
+runtime/train kernels rdma runtime/mem runtime/io runtime/device runtime/store runtime/moe runtime/model runtime/launch runtime/penstock.h runtime/host.h runtime/describe.h
+runtime/serve kernels rdma runtime/mem runtime/io runtime/device runtime/store runtime/moe runtime/model runtime/launch runtime/penstock.h runtime/host.h runtime/describe.h
 runtime kernels rdma runtime
 daemon runtime/penstock.h
 tools runtime/penstock.h

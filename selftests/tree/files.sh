@@ -54,22 +54,22 @@ machine_paths()
 	return 0
 }
 
-# lists TOP: every list of every sources.mk, a line "FILE LIST ENTRY" per entry
+# lists TOP: every list of every sources.mk, a line "FILE LIST ENTRY BLOCK" per entry
 lists()
 {
 	(cd "$1" && awk '
-		/:= *\\$/ { list = $1; next }
+		/[:+]= *\\$/ { list = $1; block++; next }
 		/# EOL/ { list = ""; next }
-		$1 ~ /-(y|programs|benches)$/ && $2 == "+=" { for (i = 3; i <= NF; i++) print FILENAME, $1, $i, "+=" }
-		list != "" { sub(/ *\\$/, ""); sub(/^[ \t]+/, ""); print FILENAME, list, $0 }' ./*/sources.mk) |
+		$1 ~ /-(y|programs|benches)$/ && $2 == "+=" { for (i = 3; i <= NF; i++) print FILENAME, $1, $i, ++block }
+		list != "" { sub(/ *\\$/, ""); sub(/^[ \t]+/, ""); print FILENAME, list, $0, block }' ./*/sources.mk) |
 		sed 's|^\./||'
 }
 
 unsorted()
 {
-	lists "$1" | grep -v ' +=$' | awk '
-		$1 " " $2 == last && $3 <= before { print $1 ": " $2 ": " $3 " comes before " before }
-		{ last = $1 " " $2; before = $3 }'
+	lists "$1" | awk '
+		$4 == block && $3 <= before { print $1 ": " $2 ": " $3 " comes before " before }
+		{ block = $4; before = $3 }'
 }
 
 # Sources in no list, and listed files that are not there.
@@ -77,7 +77,7 @@ unlisted()
 {
 	{
 		lists "$1" | awk '$2 ~ /^selftests-(programs|benches)$/ { print "selftests/" $3 ".c"; next }
-			$2 == "selftests-scripts" { print "selftests/" $3; next }
+			$2 ~ /^selftests-.*scripts$/ { print "selftests/" $3; next }
 			$2 == "selftests-fuzz" { print "selftests/fuzz/" $3 ".c"; next }
 			$2 ~ /-programs$|^selftests-(slow|tsan)$/ { next }
 			{ print $3 }' | sort -u

@@ -75,9 +75,23 @@ static()
 		"$root/usr/lib/libpenstock.a" $(flags --static --libs | sed 's/-lpenstock//') && "$tmp/user-static"
 }
 
+# The example needs no other program, installed or not.
+# shellcheck disable=SC2046 # words
+example()
+{
+	gcc -Wall -Wextra -Werror $(flags --cflags) -o "$tmp/train" tools/examples/train.c $(flags --libs) &&
+		PENSTOCK_BIN=/nowhere LD_LIBRARY_PATH=$root/usr/lib "$tmp/train" nano "$tmp/out" \
+			selftests/train/text.txt | grep 'saved: ' &&
+		[ -f "$tmp/out/step-00000050/model.safetensors" ] &&
+		LD_LIBRARY_PATH=$root/usr/lib refused "no built-in shape" "$tmp/train" none "$tmp/out" README.md
+}
+
+# What others have put beside it stays.
+foreign=$root/usr/bin/train
 left()
 {
-	find "$root" ! -type d
+	find "$root" ! -type d ! -path "$foreign"
+	[ -f "$foreign" ] || echo "$foreign is gone"
 }
 
 check "installs" at install
@@ -86,7 +100,9 @@ check "every program has a manual page" none documented
 check "installed programs find their library" none finds_library
 check "a program builds by pkg-config, and runs" shared
 check "a program links the archive, and runs" static
+check "the example builds by pkg-config, trains and saves" example
 check "nothing names the build folder" none sh -c "grep -l '$O' '$pc'/*.pc; true"
+touch "$foreign"
 check "uninstalls" at uninstall
 check "leaves nothing" none left
 finish

@@ -74,7 +74,7 @@ printf '1..1\nok 1 a\n'
 kill -SEGV $$
 END
 program bails <<'END'
-printf '1..1\nBail out! no disk\n'
+printf '1..1\nok 1 a\nBail out! no disk\n'
 END
 program nested <<'END'
 printf '1..1\n    1..2\n    ok 1 x\n    not ok 2 y\nok 1 a\n'
@@ -100,6 +100,11 @@ printf '1..2\n'
 [ -e selftests/run ] && [ -d "$O" ] && [ "${O#/}" != "$O" ] && echo ok 1 place
 read -r line || echo ok 2 no input
 END
+
+with_input()
+{
+	echo line | "$@"
+}
 
 gone()
 {
@@ -135,7 +140,7 @@ check "refuses an exit status that nothing explains" \
 	closes "1 passed, 1 failed, 0 skipped" "$tmp/exits-3"
 check "sees a crash" closes "1 passed, 1 failed, 0 skipped" "$tmp/crashes"
 check "names the signal" says "killed by signal 11"
-check "sees a bail out" closes "0 passed, 1 failed, 0 skipped" "$tmp/bails"
+check "sees a bail out" closes "1 passed, 1 failed, 0 skipped" "$tmp/bails"
 check "counts a subtest by its parent" closes "1 passed, 0 failed, 0 skipped" "$tmp/nested"
 check "ends a hang" closes "0 passed, 1 failed, 0 skipped" -t 1 "$tmp/hangs"
 check "says that time was over" says "ran out of time after 1 s"
@@ -144,7 +149,7 @@ check "takes a program that leaves a child" closes "1 passed, 0 failed, 0 skippe
 check "ends that child" gone "$(cat "$tmp/left2.pid")"
 check "fails for a program that is not there" closes "0 passed, 1 failed, 0 skipped" "$tmp/nothing"
 check "hands over an argument" closes "1 passed, 0 failed, 0 skipped" "$tmp/argument:x=1"
-check "gives a place and no input" closes "2 passed, 0 failed, 0 skipped" "$tmp/looks"
+check "gives a place and no input" with_input closes "2 passed, 0 failed, 0 skipped" "$tmp/looks"
 check "fails when nothing ran" refused "0 passed, 0 failed, 0 skipped" selftests/run -O "$tmp"
 rm -f "$tmp/record"
 check "records a phase" selftests/run -O "$tmp" -p one -o "$tmp/record" "$tmp/good"
