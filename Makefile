@@ -16,6 +16,10 @@
 #	CC=gcc            the compiler; CFLAGS, CPPFLAGS, LDFLAGS, LDLIBS are added to ours
 #	SAN=              sanitizers: address,undefined or thread
 #	V=1               show the commands
+#	MODEL=tiny STEPS=5000 WORKERS=2 SERVERS=1 DATA=PATHS OUT=$(O)/run
+#	                  what make run trains: a preset or a config.json, for how long,
+#	                  by whom, on which text (manual pages), into which folder;
+#	                  RUN= adds any option of penstock train
 #	prefix=/usr/local where make install puts things; DESTDIR= goes before it
 
 O ?= build
@@ -29,6 +33,13 @@ libdir ?= $(prefix)/lib
 includedir ?= $(prefix)/include
 mandir ?= $(prefix)/share/man
 version := 0.1.0
+MODEL ?= tiny
+STEPS ?= 5000
+WORKERS ?= 2
+SERVERS ?= 1
+DATA ?=
+OUT ?= $(O)/run
+RUN ?=
 # As many jobs as there are CPUs, unless make was told.
 JOBS ?= $(shell nproc)
 ifeq ($(MAKELEVEL)$(filter clean,$(MAKECMDGOALS)),0)
@@ -65,7 +76,7 @@ ref-o := $(foreach f,$(kernels-ref:.c=),$(O)/$(f).f32.o $(O)/$(f).f64.o)
 lib-o := $(kernels-y:%.c=$(O)/%.o) $(ref-o) $(rdma-y:%.c=$(O)/%.o) $(runtime-y:%.c=$(O)/%.o)
 lib := $(O)/libpenstock.a
 so := $(O)/libpenstock.so
-programs := $(foreach p,$(daemon-programs) $(tools-programs),$(if $(wildcard $($(p)-y)),$(p)))
+programs := $(daemon-programs) $(tools-programs)
 programs-o := $(foreach p,$(programs),$($(p)-y:%.c=$(O)/%.o))
 tests := $(selftests-programs:%=$(O)/selftests/%)
 benches := $(selftests-benches:%=$(O)/selftests/%)
@@ -129,14 +140,12 @@ $(lib): $(lib-o) $(O)/objects
 	@rm -f $@
 	$(Q)$(AR) rcs $@ $(lib-o)
 # With a version script nothing leaves the library that is not marked PST_API.
-$(so).0: $(lib-o) $(O)/objects $(wildcard runtime/penstock.map)
+$(so).0: $(lib-o) $(O)/objects runtime/penstock.map
 	$(call said,LD)
 	$(Q)$(CC) $(cflags) $(ldflags) $(so-flags) -shared -Wl,-soname,libpenstock.so.0 \
-		$(patsubst %,-Wl$(comma)--version-script=%,$(filter %.map,$^)) \
-		-o $@ $(lib-o) $(ldlibs)
+		-Wl,--version-script=runtime/penstock.map -o $@ $(lib-o) $(ldlibs)
 $(so): $(so).0
 	@ln -sf libpenstock.so.0 $@
-comma := ,
 
 # Programs see the shared library only, where it was built and where it will be installed.
 define program
@@ -171,14 +180,19 @@ check:
 run:
 	@tools/deps.sh build run
 	@$(MAKE) all
-	@tools/manpages.sh $(O)
-	$(O)/penstock train --files-from $(O)/manpages.list
+	@$(if $(DATA),,tools/manpages.sh $(O))
+	$(O)/penstock train $(if $(filter %.json,$(MODEL)),--config,--preset) $(MODEL) \
+		--data $(or $(DATA),@$(O)/manpages.list) --steps $(STEPS) --workers $(WORKERS) \
+		--servers $(SERVERS) --out $(OUT) $(RUN)
 
 # Limits, peers and ours, one after the other: nothing else should run meanwhile.
 bench:
 	@tools/deps.sh build bench
 	@$(MAKE) all $(benches)
-	@set -e; for bench in $(benches); do echo "== $$bench"; $$bench; done
+	@set -e; export O=$(abspath $(O)); for bench in $(selftests-benches:%=$(O)/selftests/%) \
+		$(selftests-bench-scripts:%=selftests/%); do \
+		echo "== $$bench"; $$bench || [ $$? -eq 4 ]; \
+	done
 
 install: all
 	install -d $(DESTDIR)$(bindir) $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir)/penstock
@@ -194,9 +208,9 @@ install: all
 	set -e; for page in $(man-pages); do \
 		install -D -m 644 $$page $(DESTDIR)$(mandir)/man$${page##*.}/$${page##*/}; \
 	done
-	[ -n '$(DESTDIR)' ] || ldconfig
+	[ -n '$(DESTDIR)' ] || [ ! -w /etc/ld.so.cache ] || ldconfig
 uninstall:
-	rm -f $(patsubst %,$(DESTDIR)$(bindir)/%,$(notdir $(programs))) \
+	rm -f $(patsubst %,$(DESTDIR)$(bindir)/%,$(filter-out examples/%,$(programs))) \
 		$(DESTDIR)$(libdir)/libpenstock.* $(DESTDIR)$(libdir)/pkgconfig/penstock.pc \
 		$(DESTDIR)$(includedir)/penstock.h
 	rm -rf $(DESTDIR)$(includedir)/penstock
@@ -212,7 +226,7 @@ clean:
 	rm -rf $(O)
 # What scripts ask of the lists.
 list-installed:
-	@echo $(filter-out examples/%,$(daemon-programs) $(tools-programs))
+	@echo $(filter-out examples/%,$(programs))
 list-%:
 	@echo $(selftests-$*)
 

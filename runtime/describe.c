@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "runtime/model/info.h"
+#include "runtime/describe.h"
 
 #include "runtime/model/params.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* info.h - a model's size, for people. */
-#ifndef PST_MODEL_INFO_H
-#define PST_MODEL_INFO_H
+/* describe.h - a model's size, for people. */
+#ifndef PST_DESCRIBE_H
+#define PST_DESCRIBE_H
 
 #include "runtime/model/config.h"
 #include "runtime/penstock.h"
@@ -9,4 +9,4 @@
 /* Fills in what the config alone says; the rest is 0. */
 void pst_model_describe(const struct pst_config *config, struct pst_model_info *out);
 
-#endif /* PST_MODEL_INFO_H */
+#endif /* PST_DESCRIBE_H */

@@ -185,7 +185,7 @@ struct pst_generate_options {
 	double temperature; /* 0: always the likeliest */
 	double top_p;	    /* 1: all */
 	uint64_t seed;
-	uint32_t max_positions; /* prompt and answer, 0: the model's */
+	uint32_t context; /* bytes that it looks back on, 0: the rows it was trained on */
 	struct pst_host_options host;
 };
 
@@ -195,7 +195,10 @@ PST_API void pst_generate_defaults(struct pst_generate_options *opts);
 PST_API int pst_generator_open(const struct pst_generate_options *opts, struct pst_generator **out,
 			       struct pst_error *err);
 PST_API void pst_generator_close(struct pst_generator *gen); /* NULL is fine */
-/* The next byte into *byte: 1; 0 at the end of the text or of the positions; -errno. */
+/*
+ * The next byte into *byte: 1; 0 at the end of the text; -errno. When the context
+ * is full its older half is forgotten.
+ */
 PST_API int pst_generator_next(struct pst_generator *gen, unsigned char *byte,
 			       struct pst_error *err);
 PST_API void pst_generator_model(const struct pst_generator *gen, struct pst_model_info *out);

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 runtime-y := \
+	runtime/describe.c \
 	runtime/device/cpu.c \
 	runtime/device/gemm.c \
 	runtime/device/mlp.c \
@@ -27,7 +28,6 @@ runtime-y := \
 	runtime/model/config_key.c \
 	runtime/model/ffn.c \
 	runtime/model/generate.c \
-	runtime/model/info.c \
 	runtime/model/model.c \
 	runtime/model/params.c \
 	runtime/model/plan.c \
@@ -50,6 +50,7 @@ runtime-y := \
 	runtime/store/shard.c \
 	runtime/store/shard_file.c \
 	runtime/store/slot.c \
+	runtime/store/state.c \
 	runtime/store/view.c \
 	runtime/train/batch.c \
 	runtime/train/compress.c \
@@ -59,6 +60,5 @@ runtime-y := \
 	runtime/train/report.c \
 	runtime/train/save.c \
 	runtime/train/schedule.c \
-	runtime/train/state.c \
 	runtime/train/step.c \
 	# EOL

@@ -108,8 +108,12 @@ static int check_metadata(json_t *metadata, struct pst_error *err)
 		return 0;
 	if (!json_is_object(metadata))
 		return pst_refuse(err, PST_SAFETENSORS_METADATA " is not a JSON object");
-	json_object_foreach(metadata, key, value) if (!json_is_string(value)) return pst_refuse(
-		err, PST_SAFETENSORS_METADATA ": %.200s is not a string", key);
+	json_object_foreach(metadata, key, value)
+	{
+		if (!json_is_string(value))
+			return pst_refuse(err, PST_SAFETENSORS_METADATA ": %.200s is not a string",
+					  key);
+	}
 	return 0;
 }
 

@@ -3,6 +3,7 @@
 
 #include "rdma/fail.h"
 #include "runtime/launch/process.h"
+#include "runtime/mem/pool.h"
 #include "runtime/moe/worker.h"
 #include "runtime/store/server.h"
 
@@ -75,6 +76,20 @@ static void name_part(struct pst_launch *l, struct part *p, const char *kind)
 	snprintf(p->url, sizeof(p->url), "shm://penstock-%08x-%s%u", l->tag, kind, l->born++);
 }
 
+static int start_process(struct pst_launch *l, struct part *p, const char *program,
+			 unsigned int threads, struct pst_error *err)
+{
+	struct pst_process_options o = {
+		.threads = threads,
+		.node = l->o.node,
+		.lock = l->o.pool_flags & PST_POOL_LOCK_MUST ? 2
+							     : !!(l->o.pool_flags & PST_POOL_LOCK),
+		.huge = !!(l->o.pool_flags & PST_POOL_HUGE),
+	};
+
+	return pst_process_start(program, p->url, &o, &p->process, err);
+}
+
 static int start_server(struct pst_launch *l, struct part *p, struct pst_error *err)
 {
 	struct pst_server_config c = {
@@ -88,8 +103,7 @@ static int start_server(struct pst_launch *l, struct part *p, struct pst_error *
 
 	name_part(l, p, "ps");
 	if (!l->o.embedded)
-		return pst_process_start("penstock-ps", p->url, c.threads, c.node, &p->process,
-					 err);
+		return start_process(l, p, "penstock-ps", c.threads, err);
 	rc = pst_server_create(&c, &p->server, err);
 	return rc < 0 ? rc : start_thread(p, err);
 }
@@ -107,8 +121,7 @@ static int start_worker(struct pst_launch *l, struct part *p, struct pst_error *
 
 	name_part(l, p, "worker");
 	if (!l->o.embedded)
-		return pst_process_start("penstock-worker", p->url, c.threads, c.node, &p->process,
-					 err);
+		return start_process(l, p, "penstock-worker", c.threads, err);
 	rc = pst_worker_create(&c, &p->worker, err);
 	return rc < 0 ? rc : start_thread(p, err);
 }
@@ -179,6 +192,20 @@ const char *pst_launch_server(const struct pst_launch *l, unsigned int i)
 const char *pst_launch_worker(const struct pst_launch *l, unsigned int i)
 {
 	return l->worker[i].url;
+}
+
+int pst_launch_check_server(void *ctx, unsigned int i, struct pst_error *err)
+{
+	struct pst_launch *l = ctx;
+
+	return pst_process_check(&l->server[i].process, l->server[i].url, err);
+}
+
+int pst_launch_check_worker(void *ctx, unsigned int i, struct pst_error *err)
+{
+	struct pst_launch *l = ctx;
+
+	return pst_process_check(&l->worker[i].process, l->worker[i].url, err);
 }
 
 int pst_launch_replace(void *ctx, unsigned int i, char url[PST_WIRE_URL], struct pst_error *err)

@@ -39,6 +39,13 @@ const char *pst_launch_server(const struct pst_launch *launch, unsigned int i);
 const char *pst_launch_worker(const struct pst_launch *launch, unsigned int i);
 
 /*
+ * Server or worker @i runs: 0; it ended: -ECHILD and why. The signatures are those of
+ * pst_moe_options.check, @ctx the launch.
+ */
+int pst_launch_check_server(void *ctx, unsigned int i, struct pst_error *err);
+int pst_launch_check_worker(void *ctx, unsigned int i, struct pst_error *err);
+
+/*
  * Make sure that worker @i is dead, start another and store its URL (a fresh
  * one). The signature is that of pst_moe_options.replace, @ctx the launch.
  */

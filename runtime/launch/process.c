@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -58,23 +59,35 @@ static bool find_program(const char *program, char *path)
 	return false;
 }
 
-int pst_process_start(const char *program, const char *url, unsigned int threads, int node,
+int pst_process_start(const char *program, const char *url, const struct pst_process_options *o,
 		      struct pst_process *out, struct pst_error *err)
 {
-	char path[PATH_MAX], nthreads[16], nnode[16];
-	char *argv[] = {(char *)program, "--listen", (char *)url,   "--threads", nthreads,
-			"--node",	 nnode,	     "--until-eof", NULL};
+	char path[PATH_MAX], threads[16], node[16], lock[16], huge[16];
+	char *argv[] = {(char *)program,
+			"--listen",
+			(char *)url,
+			"--threads",
+			threads,
+			"--node",
+			node,
+			"--lock",
+			lock,
+			"--huge",
+			huge,
+			"--until-eof",
+			NULL};
 	posix_spawn_file_actions_t files;
 	posix_spawnattr_t attr;
 	sigset_t none;
 	int rc, leash[2];
 	pid_t pid;
 
-	if (pipe2(leash, O_CLOEXEC))
-		return pst_fail(err, -errno, "%s: no pipe for it: %s", program, strerror(errno));
-
-	snprintf(nthreads, sizeof(nthreads), "%u", threads);
-	snprintf(nnode, sizeof(nnode), "%d", node);
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, leash))
+		return pst_fail(err, -errno, "%s: no socket for it: %s", program, strerror(errno));
+	snprintf(threads, sizeof(threads), "%u", o->threads);
+	snprintf(node, sizeof(node), "%d", o->node);
+	snprintf(lock, sizeof(lock), "%u", o->lock);
+	snprintf(huge, sizeof(huge), "%u", o->huge);
 	posix_spawn_file_actions_init(&files);
 	posix_spawn_file_actions_adddup2(&files, leash[0], STDIN_FILENO);
 	/* what it has to say goes to stderr; stdout is the caller's own */
@@ -100,6 +113,22 @@ int pst_process_start(const char *program, const char *url, unsigned int threads
 	}
 	*out = (struct pst_process){pid, leash[1]};
 	return 0;
+}
+
+int pst_process_check(const struct pst_process *p, const char *url, struct pst_error *err)
+{
+	siginfo_t end = {0};
+	char why[400];
+	ssize_t n;
+
+	if (p->pid <= 0 || waitid(P_PID, (id_t)p->pid, &end, WEXITED | WNOHANG | WNOWAIT) ||
+	    !end.si_pid)
+		return 0;
+	n = recv(p->leash, why, sizeof(why) - 1, MSG_DONTWAIT);
+	if (n > 0)
+		return pst_fail(err, -ECHILD, "%s: %.*s", url, (int)n, why);
+	return pst_fail(err, -ECHILD, "%s: ended before it listened (%s %d)", url,
+			end.si_code == CLD_EXITED ? "exit status" : "signal", end.si_status);
 }
 
 void pst_process_kill(struct pst_process *p)

@@ -8,12 +8,22 @@
 
 struct pst_process {
 	pid_t pid; /* 0: none */
-	int leash; /* other end of its standard input: it ends when this closes */
+	int leash; /* other end of its standard input: it ends when this closes, and
+		    * says there why it failed */
 };
 
-/* Run `@program --listen @url --threads N --node N --until-eof`. */
-int pst_process_start(const char *program, const char *url, unsigned int threads, int node,
+/* What it is told besides where to listen. */
+struct pst_process_options {
+	unsigned int threads;
+	int node;
+	unsigned int lock, huge; /* as in pst_host_options */
+};
+
+/* Run `@program --listen @url --threads N --node N --lock N --huge N --until-eof`. */
+int pst_process_start(const char *program, const char *url, const struct pst_process_options *opts,
 		      struct pst_process *out, struct pst_error *err);
+/* 0: it runs. -ECHILD: it ended, and why as far as that is known. */
+int pst_process_check(const struct pst_process *process, const char *url, struct pst_error *err);
 void pst_process_kill(struct pst_process *process); /* and wait for its end */
 
 #endif /* PST_PROCESS_H */

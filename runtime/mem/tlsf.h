@@ -62,15 +62,16 @@ static inline uint64_t pst_tag_size(uint64_t tag)
 	return tag >> 3;
 }
 
+/* @granule: from -1, which stands before the first; as unsigned, its neighbour by - 1. */
 static inline uint64_t pst_tag_get(const struct pst_tlsf *t, uint64_t granule)
 {
-	return __atomic_load_n(&t->tag[granule], __ATOMIC_RELAXED);
+	return __atomic_load_n(&t->tag[(int64_t)granule], __ATOMIC_RELAXED);
 }
 
 static inline void pst_tag_set(struct pst_tlsf *t, uint64_t granule, uint64_t size,
 			       enum pst_tag_kind kind)
 {
-	__atomic_store_n(&t->tag[granule], size << 3 | kind, __ATOMIC_RELAXED);
+	__atomic_store_n(&t->tag[(int64_t)granule], size << 3 | kind, __ATOMIC_RELAXED);
 }
 
 /* One free block of all @granules. -ENOMEM, -EINVAL (0 or too many). */

@@ -5,8 +5,10 @@
 #include "runtime/model/rope.h"
 
 #include "rdma/fail.h"
+#include "runtime/io/safetensors.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define COUNT(nm, field, lo, hi)                                                   \
@@ -84,6 +86,7 @@ static const struct pst_key keys[] = {
 	FIXED("topk_method", "\"noaux_tc\""),
 	FIXED("quantization_config", "null"),
 	FIXED("pretraining_tp", "1"),
+	FIXED("output_router_logits", "false"),
 	SKIP("architectures"),
 	SKIP("transformers_version"),
 	SKIP("torch_dtype"),
@@ -365,4 +368,18 @@ int pst_config_parse(const char *json, size_t len, struct pst_config *out, struc
 	if (!rc)
 		*out = config;
 	return rc;
+}
+
+int pst_config_read(const char *path, struct pst_config *out, struct pst_error *err)
+{
+	struct pst_error why = {0};
+	size_t len;
+	char *text;
+	int rc = pst_file_read(path, 1 << 20, &text, &len, err);
+
+	if (rc < 0)
+		return rc;
+	rc = pst_config_parse(text, len, out, &why);
+	free(text);
+	return rc < 0 ? pst_fail(err, rc, "%s: %.400s", path, why.text) : 0;
 }

@@ -31,6 +31,9 @@ struct pst_config {
 /* @json need not end in a NUL. -EINVAL with a sentence that names the key. */
 int pst_config_parse(const char *json, size_t len, struct pst_config *out, struct pst_error *err);
 
+/* The same from the file @path, which the sentence names. */
+int pst_config_read(const char *path, struct pst_config *out, struct pst_error *err);
+
 /* A built-in shape with a byte vocabulary: "nano", "tiny". -ENOENT lists them. */
 int pst_config_preset(const char *name, struct pst_config *out, struct pst_error *err);
 

@@ -13,7 +13,8 @@
  *
  * Order of calls: forward, then (training) backward with the same weights.
  * Threads: one; it uses the device's team.
- * Errors: -errno from the moe; nothing else fails.
+ * Errors: -errno from the moe, whose sentence is in pst_moe_error(); -EINVAL for a
+ * token or target outside of the vocabulary, or backward without a forward.
  *
  * References: block and MLA arXiv:2412.19437 section 2.1, RoPE 2104.09864.
  */

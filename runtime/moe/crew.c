@@ -10,6 +10,7 @@
 #include <time.h>
 
 #define CONNECT_TIMEOUT_MS 20000
+#define REACH_MS	   100 /* between two looks whether the worker still runs */
 #define SEND_TIMEOUT_MS	   2000
 #define MAX_REPLACEMENTS   16 /* of one worker, without an answer in between */
 #define NOBODY		   UINT32_MAX
@@ -36,10 +37,10 @@ struct pst_crew {
 	struct pst_cq *cq;
 	struct pst_region *rows, *results;
 	struct member *member;
-	struct share *share;   /* [experts] */
-	uint32_t *order;       /* experts, largest first */
-	const uint32_t *first; /* of the request under way */
-	struct pst_msg_experts head;
+	struct share *share;	      /* [experts] */
+	uint32_t *order;	      /* experts, largest first */
+	const uint32_t *first;	      /* of the request under way */
+	struct pst_msg_experts *head; /* of PST_MSG_MAX bytes: the message under way */
 	uint64_t seq;
 	uint64_t restarts, resent;
 };
@@ -80,7 +81,8 @@ int pst_crew_create(const struct pst_crew_options *opts, struct pst_crew **out,
 	c->member = calloc(opts->workers, sizeof(*c->member));
 	c->share = calloc(opts->experts, sizeof(*c->share));
 	c->order = calloc(opts->experts, sizeof(*c->order));
-	if (!c->member || !c->share || !c->order)
+	c->head = calloc(1, PST_MSG_MAX);
+	if (!c->member || !c->share || !c->order || !c->head)
 		pst_fail(err, rc, "no memory for a crew of %u", opts->workers);
 	else
 		rc = pst_cq_create(opts->fabric, &c->cq, err);
@@ -109,6 +111,7 @@ void pst_crew_destroy(struct pst_crew *c)
 		pst_region_release(c->results);
 	if (c->rows)
 		pst_region_release(c->rows);
+	free(c->head);
 	free(c->order);
 	free(c->share);
 	free(c->member);
@@ -232,11 +235,32 @@ static int set_up(struct pst_crew *c, struct pst_link *link, struct pst_error *e
 	return pst_fail(err, -ETIMEDOUT, "%s: does not answer", pst_link_peer(link));
 }
 
-int pst_crew_connect(struct pst_crew *c, unsigned int worker, const char *url,
-		     struct pst_error *err)
+/* A worker may still be starting; that it ended is found out long before the time is over. */
+static int reach(struct pst_crew *c, unsigned int worker, const char *url, struct pst_link **out,
+		 struct pst_error *err)
+{
+	int64_t end = now_ms() + CONNECT_TIMEOUT_MS;
+
+	for (;;) {
+		struct pst_error why = {0};
+		int rc = pst_connect(c->cq, url, REACH_MS, out, &why);
+
+		if (rc == -ECONNREFUSED && c->o.check) {
+			rc = c->o.check(c->o.ctx, worker, err);
+			if (rc < 0)
+				return rc;
+			rc = -ECONNREFUSED;
+		}
+		if (!rc || rc != -ECONNREFUSED || now_ms() > end)
+			return rc < 0 ? pst_fail(err, rc, "%s", why.text) : 0;
+	}
+}
+
+static int connect_to(struct pst_crew *c, unsigned int worker, const char *url,
+		      struct pst_error *err)
 {
 	struct pst_link *link;
-	int rc = pst_connect(c->cq, url, CONNECT_TIMEOUT_MS, &link, err);
+	int rc = reach(c, worker, url, &link, err);
 
 	if (rc < 0)
 		return rc;
@@ -261,12 +285,23 @@ static bool revive(struct pst_crew *c, uint32_t w, struct pst_error *why)
 		m->failures++;
 		if (c->o.replace(c->o.ctx, w, url, why) < 0)
 			continue;
-		if (pst_crew_connect(c, w, url, why) < 0)
+		if (connect_to(c, w, url, why) < 0)
 			continue;
 		c->restarts++;
 		return true;
 	}
 	return false;
+}
+
+int pst_crew_connect(struct pst_crew *c, unsigned int worker, const char *url,
+		     struct pst_error *err)
+{
+	struct pst_error why = {0}, last = {0};
+	int rc = connect_to(c, worker, url, &why);
+
+	if (rc < 0 && revive(c, worker, &last))
+		rc = 0;
+	return rc < 0 ? pst_fail(err, rc, "%s", last.code ? last.text : why.text) : 0;
 }
 
 /* Giving out */
@@ -319,27 +354,24 @@ static void share_out(struct pst_crew *c, uint32_t *owner, bool backward)
 /* Those experts of worker @w that are to be sent, as many as fit in a message. */
 static int send_some(struct pst_crew *c, uint32_t w)
 {
-	union {
-		struct pst_msg_experts m;
-		char bytes[PST_MSG_MAX];
-	} u = {.m = c->head};
+	struct pst_msg_experts *m = c->head;
 	struct member *member = &c->member[w];
 	int rc;
 
-	u.m.count = 0;
-	u.m.hdr.seq = ++c->seq;
-	for (uint32_t e = 0; e < c->o.experts && u.m.count < PST_EXPERTS_MAX; e++) {
+	m->count = 0;
+	m->hdr.seq = ++c->seq;
+	for (uint32_t e = 0; e < c->o.experts && m->count < PST_EXPERTS_MAX; e++) {
 		struct share *s = &c->share[e];
 
 		if (s->state != TO_SEND || s->worker != w)
 			continue;
-		u.m.item[u.m.count++] = (struct pst_wire_expert){
+		m->item[m->count++] = (struct pst_wire_expert){
 			.expert = e, .row = c->first[e], .rows = rows_of(c, e)};
 		s->state = SENT;
-		s->seq = u.m.hdr.seq;
+		s->seq = m->hdr.seq;
 	}
-	u.m.hdr.size = (uint32_t)(sizeof(u.m) + u.m.count * sizeof(*u.m.item));
-	rc = pst_link_send(member->link, &u, u.m.hdr.size, SEND_TIMEOUT_MS);
+	m->hdr.size = (uint32_t)(sizeof(*m) + m->count * sizeof(*m->item));
+	rc = pst_link_send(member->link, m, m->hdr.size, SEND_TIMEOUT_MS);
 	if (!rc && !member->outstanding++)
 		member->deadline = now_ms() + c->o.timeout_ms;
 	return rc;
@@ -381,8 +413,8 @@ static int send_all(struct pst_crew *c, struct pst_error *err)
 int pst_crew_ask(struct pst_crew *c, const struct pst_msg_experts *m, const uint32_t *first,
 		 uint32_t *owner, struct pst_error *err)
 {
-	c->head = *m;
-	c->head.hdr = (struct pst_msg){.type = PST_MSG_EXPERTS};
+	*c->head = *m;
+	c->head->hdr = (struct pst_msg){.type = PST_MSG_EXPERTS};
 	c->first = first;
 	share_out(c, owner, m->what & PST_EXPERTS_BACKWARD);
 	return send_all(c, err);

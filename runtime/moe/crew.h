@@ -30,6 +30,7 @@ struct pst_crew_options {
 	int timeout_ms;
 	int (*replace)(void *ctx, unsigned int worker, char url[PST_WIRE_URL],
 		       struct pst_error *err);
+	int (*check)(void *ctx, unsigned int worker, struct pst_error *err);
 	void *ctx;
 };
 

@@ -136,6 +136,7 @@ static int make_crew(struct pst_moe *moe, const struct pst_wire_server *servers,
 			  .max_rows = (uint32_t)moe->max_rows},
 		.timeout_ms = moe->o.timeout_ms,
 		.replace = moe->o.replace,
+		.check = moe->o.check,
 		.ctx = moe->o.ctx,
 	};
 

@@ -53,6 +53,8 @@ struct pst_moe_options {
 	 */
 	int (*replace)(void *ctx, unsigned int worker, char url[PST_WIRE_URL],
 		       struct pst_error *err);
+	/* Optional: 0 while worker @worker runs, -errno and why when it has ended. */
+	int (*check)(void *ctx, unsigned int worker, struct pst_error *err);
 	void *ctx;
 };
 

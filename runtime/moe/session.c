@@ -13,6 +13,7 @@
 
 #define SERVER_TIMEOUT_MS 10000
 #define MAX_SERVERS	  4096
+#define MAX_EXPERTS	  (1u << 20)   /* of all layers */
 #define KEPT_MAX	  (1ull << 30) /* bytes of activations kept between forward and backward */
 
 enum { GATE, UP, DOWN, MATRICES };
@@ -131,7 +132,7 @@ static bool shape_fits(const struct pst_session *s, int matrix, const struct pst
 	return t->ndim == 2 && t->shape[0] == rows && t->shape[1] == cols;
 }
 
-/* Find an expert's three matrices; -ENOENT when the layer has no such expert. */
+/* Find an expert's three matrices; a dense layer has none. */
 static int find_expert(struct pst_session *s, uint32_t layer, uint32_t e, struct pst_error *err)
 {
 	struct expert *x = &s->expert[(size_t)layer * s->setup.experts + e];
@@ -166,11 +167,30 @@ static bool setup_sane(const struct pst_session *s)
 {
 	const struct pst_msg_worker_setup *m = &s->setup;
 	uint64_t servers = (uint64_t)m->servers * sizeof(struct pst_wire_server);
+	uint64_t rows = (uint64_t)m->max_rows * m->hidden * sizeof(float);
 
 	return m->servers && m->servers <= MAX_SERVERS && m->hidden && m->hidden <= 1 << 20 &&
-	       m->inter && m->inter <= 1 << 20 && m->layers && m->layers <= 1 << 16 && m->experts &&
-	       m->experts <= 1 << 16 && m->max_rows && m->max_rows <= 1 << 28 &&
+	       m->inter && m->inter <= 1 << 20 && m->layers && m->experts &&
+	       (uint64_t)m->layers * m->experts <= MAX_EXPERTS && m->max_rows &&
+	       m->max_rows <= 1 << 28 && rows <= s->rows_bytes && rows <= s->results_bytes &&
 	       m->servers_offset <= s->rows_bytes && servers <= s->rows_bytes - m->servers_offset;
+}
+
+static int find_experts(struct pst_session *s, struct pst_error *err)
+{
+	bool any = false;
+
+	for (uint32_t l = 0; l < s->setup.layers; l++)
+		for (uint32_t e = 0; e < s->setup.experts; e++) {
+			int rc = find_expert(s, l, e, err);
+
+			if (rc < 0)
+				return rc;
+			any |= s->expert[(size_t)l * s->setup.experts + e].known;
+		}
+	if (!any)
+		return pst_fail(err, -ENOENT, "no server has experts of this model");
+	return 0;
 }
 
 static int make_pool(struct pst_session *s, struct pst_error *err)
@@ -214,9 +234,8 @@ int pst_session_open(const struct pst_session_host *host, struct pst_link *engin
 	rc = pst_cq_create(host->fabric, &s->cq, err);
 	for (unsigned int i = 0; i < setup->servers && !rc; i++)
 		rc = open_source(s, i, err);
-	for (uint32_t l = 0; l < setup->layers; l++)
-		for (uint32_t e = 0; e < setup->experts && !rc; e++)
-			rc = find_expert(s, l, e, err);
+	if (!rc)
+		rc = find_experts(s, err);
 	if (!rc)
 		rc = make_pool(s, err);
 	if (rc < 0)
@@ -274,6 +293,9 @@ static int check_item(struct pst_session *s, const struct pst_msg_experts *m, ui
 	    (backward && !inside(m->dy, it, s->setup.hidden, s->rows_bytes)))
 		return pst_fail(err, -ERANGE, "expert %u of layer %u: rows outside of the region",
 				it->expert, m->layer);
+	if (i && it->expert <= m->item[i - 1].expert)
+		return pst_fail(err, -EINVAL, "expert %u is named twice, or out of order",
+				it->expert);
 	x = expert_of(s, m, i);
 	if (!x->known)
 		return pst_fail(err, -ENOENT, "no server has expert %u of layer %u", it->expert,

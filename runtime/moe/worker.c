@@ -11,12 +11,19 @@
 #include <string.h>
 #include <unistd.h>
 
+/* A session of some link, in the worker's list. */
+struct seat {
+	struct pst_session *session;
+	struct seat *next;
+};
+
 struct pst_worker {
 	struct pst_worker_config config;
 	struct pst_fabric *fabric;
 	struct pst_cq *cq; /* engines */
 	struct pst_listener *listener;
 	struct pst_device *device;
+	struct seat *seats;
 	atomic_bool stop;
 };
 
@@ -28,6 +35,35 @@ static int answer_plain(struct pst_link *link, const struct pst_msg *req,
 	return pst_rpc_answer(link, req, &answer, sizeof(answer), err);
 }
 
+static int take_seat(struct pst_worker *w, struct pst_session *session, struct pst_error *err)
+{
+	struct seat *seat = malloc(sizeof(*seat));
+
+	if (!seat) {
+		pst_session_close(session);
+		return pst_fail(err, -ENOMEM, "no memory for a session");
+	}
+	*seat = (struct seat){session, w->seats};
+	w->seats = seat;
+	return 0;
+}
+
+/* Close @session, or all of them when it is NULL. */
+static void leave_seat(struct pst_worker *w, const struct pst_session *session)
+{
+	for (struct seat **at = &w->seats; *at;) {
+		struct seat *seat = *at;
+
+		if (session && seat->session != session) {
+			at = &seat->next;
+			continue;
+		}
+		*at = seat->next;
+		pst_session_close(seat->session);
+		free(seat);
+	}
+}
+
 static void setup(struct pst_worker *w, struct pst_link *link, const struct pst_msg *hdr)
 {
 	struct pst_session *old = pst_link_user(link), *session = NULL;
@@ -36,7 +72,8 @@ static void setup(struct pst_worker *w, struct pst_link *link, const struct pst_
 
 	if (old)
 		pst_fail(&err, -EEXIST, "%s: is set up already", w->config.url);
-	else if (!pst_session_open(&host, link, (const void *)hdr, &session, &err))
+	else if (!pst_session_open(&host, link, (const void *)hdr, &session, &err) &&
+		 !take_seat(w, session, &err))
 		pst_link_set_user(link, session);
 	answer_plain(link, hdr, &err);
 }
@@ -95,12 +132,13 @@ static void message(struct pst_worker *w, const struct pst_wc *wc)
 	}
 }
 
-static void link_down(struct pst_link *link)
+static void link_down(struct pst_worker *w, struct pst_link *link)
 {
-	struct pst_session *session = pst_link_user(link);
+	const struct pst_session *session = pst_link_user(link);
 
 	pst_link_close(link);
-	pst_session_close(session);
+	if (session)
+		leave_seat(w, session);
 }
 
 int pst_worker_serve(struct pst_worker *w, struct pst_error *err)
@@ -117,7 +155,7 @@ int pst_worker_serve(struct pst_worker *w, struct pst_error *err)
 		if (wc.kind == PST_WC_MESSAGE)
 			message(w, &wc);
 		else if (wc.kind == PST_WC_DOWN)
-			link_down(wc.link);
+			link_down(w, wc.link);
 	}
 	return 0;
 }
@@ -160,6 +198,7 @@ void pst_worker_destroy(struct pst_worker *w)
 		return;
 	if (w->cq)
 		pst_cq_destroy(w->cq);
+	leave_seat(w, NULL);
 	if (w->fabric)
 		pst_fabric_close(w->fabric);
 	if (w->device)

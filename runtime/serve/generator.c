@@ -4,13 +4,14 @@
 #include "runtime/host.h"
 #include "runtime/io/safetensors.h"
 #include "runtime/launch/launch.h"
-#include "runtime/model/info.h"
+#include "runtime/describe.h"
 #include "runtime/model/model.h"
 #include "runtime/model/params.h"
 #include "runtime/model/table.h"
 #include "runtime/serve/sampler.h"
 #include "runtime/store/ckptdir.h"
 #include "runtime/store/client.h"
+#include "runtime/store/state.h"
 
 #include <errno.h>
 #include <math.h>
@@ -37,8 +38,9 @@ struct pst_generator {
 	const float **weights;
 	struct pst_sampler sampler;
 	double *scratch;
-	const float *logits; /* behind the last token; NULL: the text has ended */
-	uint32_t fed, positions;
+	const float *logits;	/* behind the last token; NULL: the text has ended */
+	unsigned char *context; /* what is in the cache */
+	uint32_t fed, room;	/* bytes of it */
 };
 
 void pst_generate_defaults(struct pst_generate_options *o)
@@ -66,19 +68,38 @@ static int check_options(const struct pst_generate_options *o, struct pst_error 
 	return 0;
 }
 
+/*
+ * As many positions as the rows had that it was trained on: beyond them it has
+ * learned nothing. A longer prompt is taken whole all the same, if the model has the positions.
+ */
+static int choose_context(struct pst_generator *g, const char *dir, struct pst_error *err)
+{
+	uint32_t most = g->config.max_positions;
+	struct pst_state state;
+
+	if (g->o.prompt_bytes > most || g->o.context > most)
+		return pst_fail(err, -EINVAL, "a %s of %zu bytes: the model has %u positions",
+				g->o.context > most ? "context" : "prompt",
+				g->o.context > most ? g->o.context : g->o.prompt_bytes, most);
+	g->room = g->o.context;
+	if (!g->room)
+		g->room = pst_state_read(dir, &state, NULL) < 0 ? most : state.seq;
+	if (g->room < g->o.prompt_bytes)
+		g->room = most;
+	g->context = malloc(g->room);
+	if (!g->context)
+		return pst_fail(err, -ENOMEM, "no memory for a context of %u bytes", g->room);
+	return 0;
+}
+
 static int read_config(struct pst_generator *g, const char *dir, struct pst_error *err)
 {
-	char path[PATH_MAX], *text;
-	size_t len;
+	char path[PATH_MAX];
 	int rc;
 
 	if (snprintf(path, sizeof(path), "%s/config.json", dir) >= (int)sizeof(path))
 		return pst_fail(err, -ENAMETOOLONG, "%s: path too long", dir);
-	rc = pst_file_read(path, 1 << 20, &text, &len, err);
-	if (rc < 0)
-		return rc;
-	rc = pst_config_parse(text, len, &g->config, err);
-	free(text);
+	rc = pst_config_read(path, &g->config, err);
 	if (rc < 0)
 		return rc;
 	if (g->config.vocab != 256)
@@ -86,13 +107,7 @@ static int read_config(struct pst_generator *g, const char *dir, struct pst_erro
 				"%s: a vocabulary of %u needs a tokenizer; only bytes (256) can "
 				"be generated",
 				dir, g->config.vocab);
-	g->positions = g->config.max_positions;
-	if (g->o.max_positions && g->o.max_positions < g->positions)
-		g->positions = g->o.max_positions;
-	if (g->o.prompt_bytes > g->positions)
-		return pst_fail(err, -EINVAL, "a prompt of %zu bytes: there are %u positions",
-				g->o.prompt_bytes, g->positions);
-	return 0;
+	return choose_context(g, dir, err);
 }
 
 static int open_table(struct pst_generator *g, const char *dir, struct pst_error *err)
@@ -170,7 +185,7 @@ static int open_model(struct pst_generator *g, struct pst_error *err)
 		.device = g->device,
 		.moe = g->moe,
 		.batch = 1,
-		.seq = g->positions,
+		.seq = g->room,
 	};
 	struct pst_pool_options po = {
 		.size = sizeof(po),
@@ -205,6 +220,7 @@ static int feed(struct pst_generator *g, const unsigned char *text, size_t n, st
 			return pst_fail(err, rc, "%s",
 					pst_moe_error(g->moe)->code ? pst_moe_error(g->moe)->text
 								    : strerror(-rc));
+		memcpy(g->context + g->fed, text + at, piece);
 		at += piece;
 		g->fed += piece;
 	}
@@ -279,11 +295,32 @@ void pst_generator_close(struct pst_generator *g)
 	pst_launch_stop(g->launch);
 	if (g->device)
 		pst_device_close(g->device);
+	free(g->context);
 	free(g->scratch);
 	free(g->weights);
 	free(g->mine);
 	free(g->param);
 	free(g);
+}
+
+/* Keep the younger half of a full context. */
+static int make_room(struct pst_generator *g, struct pst_error *err)
+{
+	uint32_t half = g->room / 2;
+	unsigned char *younger;
+	int rc;
+
+	if (g->fed < g->room)
+		return 0;
+	younger = malloc(half + 1);
+	if (!younger)
+		return pst_fail(err, -ENOMEM, "no memory for a context of %u bytes", half);
+	memcpy(younger, g->context + g->fed - half, half);
+	pst_model_forget(g->model);
+	g->fed = 0;
+	rc = feed(g, younger, half, err);
+	free(younger);
+	return rc;
 }
 
 int pst_generator_next(struct pst_generator *g, unsigned char *byte, struct pst_error *err)
@@ -300,13 +337,11 @@ int pst_generator_next(struct pst_generator *g, unsigned char *byte, struct pst_
 		return 0;
 	}
 	next = (unsigned char)token;
-	if (g->fed == g->positions) {
-		g->logits = NULL;
-	} else {
+	rc = make_room(g, err);
+	if (!rc)
 		rc = feed(g, &next, 1, err);
-		if (rc < 0)
-			return rc;
-	}
+	if (rc < 0)
+		return rc;
 	*byte = next;
 	return 1;
 }

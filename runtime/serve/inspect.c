@@ -2,13 +2,13 @@
 /* inspect.c - what a checkpoint holds, and whether it fits its config. */
 #include "rdma/fail.h"
 #include "runtime/io/safetensors.h"
-#include "runtime/model/info.h"
+#include "runtime/describe.h"
 #include "runtime/model/params.h"
 #include "runtime/store/ckptdir.h"
+#include "runtime/store/state.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,44 +23,20 @@ struct pst_inspect {
 	long step;
 };
 
-static int read_json(const char *dir, const char *name, char **text, size_t *len,
-		     struct pst_error *err)
+static int read_config(struct pst_inspect *in, struct pst_error *err)
 {
 	char path[PATH_MAX];
 
-	if (snprintf(path, sizeof(path), "%s/%s", dir, name) >= (int)sizeof(path))
-		return pst_fail(err, -ENAMETOOLONG, "%s: path too long", dir);
-	return pst_file_read(path, 1 << 20, text, len, err);
-}
-
-static int read_config(struct pst_inspect *in, struct pst_error *err)
-{
-	size_t len;
-	char *text;
-	int rc = read_json(in->dir, "config.json", &text, &len, err);
-
-	if (rc < 0)
-		return rc;
-	rc = pst_config_parse(text, len, &in->config, err);
-	free(text);
-	return rc;
+	if (snprintf(path, sizeof(path), "%s/config.json", in->dir) >= (int)sizeof(path))
+		return pst_fail(err, -ENAMETOOLONG, "%s: path too long", in->dir);
+	return pst_config_read(path, &in->config, err);
 }
 
 static void read_step(struct pst_inspect *in)
 {
-	json_t *root = NULL, *step;
-	size_t len;
-	char *text;
+	struct pst_state state;
 
-	in->step = -1;
-	if (read_json(in->dir, "trainer.json", &text, &len, NULL) < 0)
-		return;
-	root = json_loadb(text, len, 0, NULL);
-	free(text);
-	step = json_object_get(root, "step");
-	if (json_is_integer(step) && json_integer_value(step) >= 0)
-		in->step = (long)json_integer_value(step);
-	json_decref(root);
+	in->step = pst_state_read(in->dir, &state, NULL) < 0 ? -1 : (long)state.step;
 }
 
 static int check_tensors(const struct pst_inspect *in, struct pst_error *err)

@@ -69,6 +69,20 @@ static int list_steps(const char *dir, long **out)
 	return n;
 }
 
+/* The first of @step in @dir that has a config.json. */
+static int last_whole(const char *dir, const long *step, int n, char found[PATH_MAX])
+{
+	char name[64], config[PATH_MAX];
+
+	for (int i = 0; i < n; i++) {
+		snprintf(name, sizeof(name), STEP_FORMAT, (unsigned int)step[i]);
+		if (!join(found, dir, name, NULL) && !join(config, found, "config.json", NULL) &&
+		    !access(config, F_OK))
+			return 0;
+	}
+	return -ENOENT;
+}
+
 int pst_ckptdir_find(const char *path, char found[PATH_MAX], struct pst_error *err)
 {
 	char dir[PATH_MAX], name[PATH_MAX];
@@ -89,14 +103,16 @@ int pst_ckptdir_find(const char *path, char found[PATH_MAX], struct pst_error *e
 		return pst_fail(err, n, "%s: not a directory; a checkpoint is one", path);
 	if (n < 0)
 		return pst_fail(err, n, "%s: %s", path, strerror(-n));
-	if (!n)
+	rc = last_whole(dir, step, n, name);
+	if (n)
+		free(step);
+	if (rc < 0)
 		return pst_fail(
-			err, -ENOENT,
+			err, rc,
 			"%s: no checkpoint there (no config.json, and no step-N that has one)",
 			path);
-	snprintf(name, sizeof(name), STEP_FORMAT, (unsigned int)step[0]);
-	free(step);
-	return join(found, dir, name, err);
+	strcpy(found, name);
+	return 0;
 }
 
 static int make_dirs(char *path, struct pst_error *err)
@@ -195,13 +211,16 @@ int pst_ckptdir_begin(const char *out, uint32_t step, char tmp[PATH_MAX], struct
 	return 0;
 }
 
-static void prune(const char *out, uint32_t keep)
+/* The last @keep stay, and @saved: a run that began at an older step saves before the last. */
+static void prune(const char *out, uint32_t keep, uint32_t saved)
 {
 	char name[64], path[PATH_MAX];
 	long *step = NULL;
 	int n = list_steps(out, &step);
 
-	for (int i = (int)keep; keep && i < n; i++) {
+	for (int i = 0; keep && i < n; i++) {
+		if (i < (int)keep || step[i] == (long)saved)
+			continue;
 		snprintf(name, sizeof(name), STEP_FORMAT, (unsigned int)step[i]);
 		if (!join(path, out, name, NULL))
 			remove_dir(path);
@@ -233,7 +252,7 @@ int pst_ckptdir_commit(const char *out, uint32_t step, const char *tmp, uint32_t
 		rc = sync_dir(out);
 	if (rc < 0)
 		return pst_fail(err, rc, "%s: cannot be put in place: %s", to, strerror(-rc));
-	prune(out, keep);
+	prune(out, keep, step);
 	strcpy(path, to);
 	return 0;
 }

@@ -26,7 +26,7 @@ int pst_ckptdir_prepare(const char *out, char absolute[PATH_MAX], struct pst_err
 /* A fresh temporary directory for step @step. */
 int pst_ckptdir_begin(const char *out, uint32_t step, char tmp[PATH_MAX], struct pst_error *err);
 
-/* All files are in @tmp: make it step @step, and remove all but the last @keep (0: none). */
+/* All files are in @tmp: make it step @step, and remove all but it and the last @keep (0: none). */
 int pst_ckptdir_commit(const char *out, uint32_t step, const char *tmp, uint32_t keep,
 		       char path[PATH_MAX], struct pst_error *err);
 void pst_ckptdir_abort(const char *tmp);

@@ -31,7 +31,7 @@ int pst_rpc_send(struct pst_rpc_call *call, struct pst_link *link, struct pst_ms
 	int rc;
 
 	msg->seq = next_seq();
-	*call = (struct pst_rpc_call){link, msg->seq, answer, len, -EINPROGRESS};
+	*call = (struct pst_rpc_call){link, msg->seq, answer, len, -EINPROGRESS, false};
 	rc = pst_link_send(link, msg, msg->size, SEND_TIMEOUT_MS);
 	if (rc < 0) {
 		call->status = rc;
@@ -61,6 +61,7 @@ static void take_answer(struct pst_rpc_call *call, const struct pst_wc *wc)
 		memcpy(call->answer, answer, sizeof(*answer));
 		((struct pst_msg_answer *)call->answer)->error.text[PST_ERROR_TEXT - 1] = 0;
 		call->status = answer->error.code < 0 ? answer->error.code : -EPROTO;
+		call->told = call->status != -EINPROGRESS;
 		return;
 	}
 	if (wc->len < call->len) {
@@ -91,6 +92,8 @@ static int verdict(const struct pst_rpc_call *call, struct pst_error *err)
 	const struct pst_msg_answer *answer = call->answer;
 	const char *peer = pst_link_peer(call->link);
 
+	if (call->told)
+		return pst_fail(err, call->status, "%s", answer->error.text);
 	switch (call->status) {
 	case 0:
 		return 0;
@@ -101,8 +104,6 @@ static int verdict(const struct pst_rpc_call *call, struct pst_error *err)
 	case -EPROTO:
 		return pst_fail(err, -EPROTO, "%s: its answer makes no sense", peer);
 	default:
-		if (answer->error.code == call->status)
-			return pst_fail(err, call->status, "%s", answer->error.text);
 		return pst_fail(err, call->status, "%s: %s", peer, strerror(-call->status));
 	}
 }

@@ -20,6 +20,7 @@ struct pst_rpc_call {
 	void *answer; /* whole answer, at least @len bytes are promised by the peer */
 	size_t len;
 	int status; /* -EINPROGRESS until it is answered */
+	bool told;  /* the peer said no, in words: they are in the answer */
 };
 
 /*

@@ -130,13 +130,18 @@ static int table_init(struct pst_server *s, struct request *r)
 	return answer_plain(r);
 }
 
+static bool path_sane(const char path[PST_WIRE_PATH])
+{
+	return path[0] == '/' && memchr(path, 0, PST_WIRE_PATH);
+}
+
 static int table_load(struct pst_server *s, struct request *r)
 {
 	const struct pst_msg_table_load *m = r->msg;
 	struct pst_shard_loaded loaded = {0};
 	struct pst_msg_table_loaded answer = {0};
 
-	if (m->flags & ~PST_LOAD_OPTIMIZER || m->reserved || !memchr(m->path, 0, sizeof(m->path)))
+	if (m->flags & ~PST_LOAD_OPTIMIZER || m->reserved || !path_sane(m->path))
 		pst_fail(&r->err, -EINVAL, "a load request that makes no sense");
 	else
 		pst_shard_load(s->shard, m->path, m->flags & PST_LOAD_OPTIMIZER, m->version,
@@ -166,7 +171,7 @@ static int save(struct pst_server *s, struct request *r)
 	struct pst_msg_saved answer = {0};
 	uint64_t bytes = 0;
 
-	if (!memchr(m->path, 0, sizeof(m->path)))
+	if (!path_sane(m->path))
 		pst_fail(&r->err, -EINVAL, "a save request that makes no sense");
 	else
 		pst_shard_save(s->shard, m->path, &bytes, &r->err);
@@ -201,12 +206,33 @@ static int answer_slot(struct request *r, const struct pst_slot *slot, int numbe
 	return pst_rpc_answer(r->link, r->msg, &answer.answer, sizeof(answer), &r->err);
 }
 
+static struct pst_slot *slot_of(struct pst_server *s, const struct pst_link *link)
+{
+	for (int i = 0; i < PST_MAX_SLOTS; i++)
+		if (s->slot[i] && s->slot[i]->owner == link)
+			return s->slot[i];
+	return NULL;
+}
+
+static struct pst_slot *first_slot(const struct pst_server *s)
+{
+	for (int i = 0; i < PST_MAX_SLOTS; i++)
+		if (s->slot[i])
+			return s->slot[i];
+	return NULL;
+}
+
 static int slot_open(struct pst_server *s, struct request *r)
 {
-	struct pst_slot *slot = NULL;
+	struct pst_slot *slot = NULL, *first = first_slot(s);
 	int number = free_slot(s);
 
-	if (number < 0)
+	if (slot_of(s, r->link))
+		pst_fail(&r->err, -EEXIST, "%s: this engine has a slot already", s->config.url);
+	else if (first && first->summed)
+		pst_fail(&r->err, -EBUSY, "%s: a step is being made, ask again after it",
+			 s->config.url);
+	else if (number < 0)
 		pst_fail(&r->err, number, "%s: all %d slots are taken", s->config.url,
 			 PST_MAX_SLOTS);
 	else
@@ -265,6 +291,7 @@ static void try_finish_commit(struct pst_server *s)
 	}
 	if (!first)
 		return;
+	first->sum = true;
 	pst_shard_norms(s->shard, first->mask, first->gradients, first->norms);
 	for (int i = 0; i < PST_MAX_SLOTS; i++) {
 		struct pst_slot *slot = s->slot[i];
@@ -278,14 +305,6 @@ static void try_finish_commit(struct pst_server *s)
 		slot->summed = true;
 		pst_rpc_answer(slot->owner, &slot->commit, &answer, sizeof(answer), NULL);
 	}
-}
-
-static struct pst_slot *slot_of(struct pst_server *s, const struct pst_link *link)
-{
-	for (int i = 0; i < PST_MAX_SLOTS; i++)
-		if (s->slot[i] && s->slot[i]->owner == link)
-			return s->slot[i];
-	return NULL;
 }
 
 static int commit(struct pst_server *s, struct request *r)
@@ -310,11 +329,8 @@ static int commit(struct pst_server *s, struct request *r)
 
 static int apply(struct pst_server *s, struct request *r)
 {
-	struct pst_slot *first = NULL;
+	struct pst_slot *first = first_slot(s);
 
-	for (int i = PST_MAX_SLOTS - 1; i >= 0; i--)
-		if (s->slot[i])
-			first = s->slot[i];
 	if (!first || !everybody_committed(s))
 		pst_fail(&r->err, -EINVAL, "a step before everybody has committed");
 	else if (pst_shard_apply(s->shard, first->mask, first->gradients, r->msg))
@@ -413,7 +429,7 @@ static void message(struct pst_server *s, const struct pst_wc *wc)
 
 static void link_down(struct pst_server *s, struct pst_link *link)
 {
-	struct pst_slot *gone = NULL;
+	struct pst_slot *gone = NULL, *heir;
 
 	for (int i = 0; i < PST_MAX_SLOTS; i++)
 		if (s->slot[i] && s->slot[i]->owner == link) {
@@ -423,6 +439,10 @@ static void link_down(struct pst_server *s, struct pst_link *link)
 	pst_link_close(link);
 	if (!gone)
 		return;
+	/* what was summed was acknowledged: the step is made with it */
+	heir = first_slot(s);
+	if (gone->sum && heir)
+		pst_slot_inherit(heir, gone, s->shard);
 	pst_slot_destroy(gone);
 	try_finish_commit(s);
 }

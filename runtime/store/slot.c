@@ -75,8 +75,8 @@ void pst_slot_commit(struct pst_slot *slot, const struct pst_msg *req)
 
 bool pst_slot_complete(const struct pst_slot *slot)
 {
-	if (!slot->committed)
-		return false;
+	if (!slot->committed || slot->summed)
+		return slot->summed;
 	for (size_t i = 0; i < slot->count; i++)
 		if (slot->mask[i] && !slot->arrived[i])
 			return false;
@@ -100,8 +100,16 @@ void pst_slot_add(struct pst_slot *to, const struct pst_slot *from, const struct
 	}
 }
 
+void pst_slot_inherit(struct pst_slot *to, const struct pst_slot *from,
+		      const struct pst_shard *shard)
+{
+	memset(to->mask, 0, to->count);
+	to->sum = true;
+	pst_slot_add(to, from, shard, NULL); /* nothing to add to: copies */
+}
+
 void pst_slot_reset(struct pst_slot *slot)
 {
 	memset(slot->mask, 0, 2 * slot->count);
-	slot->committed = slot->summed = false;
+	slot->committed = slot->summed = slot->sum = false;
 }

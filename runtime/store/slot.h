@@ -24,6 +24,7 @@ struct pst_slot {
 	uint8_t *arrived;	  /* immediates of this step */
 	struct pst_msg commit;	  /* to be answered */
 	bool committed, summed;
+	bool sum; /* @gradients are the sum of all slots */
 };
 
 int pst_slot_create(const struct pst_shard *shard, struct pst_link *owner, int node,
@@ -36,6 +37,9 @@ bool pst_slot_complete(const struct pst_slot *slot);
 /* Add @from's gradients to @to's. */
 void pst_slot_add(struct pst_slot *to, const struct pst_slot *from, const struct pst_shard *shard,
 		  const struct pst_ops *ops);
+/* Take @from's gradients, a sum, in place of @to's own. */
+void pst_slot_inherit(struct pst_slot *to, const struct pst_slot *from,
+		      const struct pst_shard *shard);
 void pst_slot_reset(struct pst_slot *slot);
 
 #endif /* PST_SLOT_H */

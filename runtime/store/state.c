@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "runtime/train/state.h"
+#include "runtime/store/state.h"
 
 #include "rdma/fail.h"
 #include "runtime/io/safetensors.h"
@@ -22,25 +22,26 @@ static const struct field {
 	const char *name;
 	enum kind kind;
 	size_t offset;
+	double min, max; /* of U32 and REAL: those of the options */
 } fields[] = {
-	{"step", U32, offsetof(struct pst_state, step)},
-	{"loss_digest", U64, offsetof(struct pst_state, digest)},
-	{"corpus", U64, offsetof(struct pst_state, corpus)},
-	{"seed", U64, offsetof(struct pst_state, seed)},
-	{"steps", U32, offsetof(struct pst_state, steps)},
-	{"horizon", U32, offsetof(struct pst_state, horizon)},
-	{"batch", U32, offsetof(struct pst_state, batch)},
-	{"seq", U32, offsetof(struct pst_state, seq)},
-	{"warmup", U32, offsetof(struct pst_state, warmup)},
-	{"lr", REAL, offsetof(struct pst_state, lr)},
-	{"lr_min", REAL, offsetof(struct pst_state, lr_min)},
-	{"beta1", REAL, offsetof(struct pst_state, beta1)},
-	{"beta2", REAL, offsetof(struct pst_state, beta2)},
-	{"eps", REAL, offsetof(struct pst_state, eps)},
-	{"weight_decay", REAL, offsetof(struct pst_state, weight_decay)},
-	{"clip", REAL, offsetof(struct pst_state, clip)},
-	{"balance_alpha", REAL, offsetof(struct pst_state, balance_alpha)},
-	{"bias_rate", REAL, offsetof(struct pst_state, bias_rate)},
+	{"step", U32, offsetof(struct pst_state, step), 0, UINT32_MAX},
+	{"loss_digest", U64, offsetof(struct pst_state, digest), 0, 0},
+	{"corpus", U64, offsetof(struct pst_state, corpus), 0, 0},
+	{"seed", U64, offsetof(struct pst_state, seed), 0, 0},
+	{"steps", U32, offsetof(struct pst_state, steps), 1, UINT32_MAX},
+	{"horizon", U32, offsetof(struct pst_state, horizon), 1, UINT32_MAX},
+	{"batch", U32, offsetof(struct pst_state, batch), 1, 65536},
+	{"seq", U32, offsetof(struct pst_state, seq), 2, 1 << 20},
+	{"warmup", U32, offsetof(struct pst_state, warmup), 0, UINT32_MAX},
+	{"lr", REAL, offsetof(struct pst_state, lr), 0, 100},
+	{"lr_min", REAL, offsetof(struct pst_state, lr_min), 0, 100},
+	{"beta1", REAL, offsetof(struct pst_state, beta1), 0, 0.999999},
+	{"beta2", REAL, offsetof(struct pst_state, beta2), 0, 0.999999},
+	{"eps", REAL, offsetof(struct pst_state, eps), 1e-30, 1},
+	{"weight_decay", REAL, offsetof(struct pst_state, weight_decay), 0, 100},
+	{"clip", REAL, offsetof(struct pst_state, clip), 0, 1e30},
+	{"balance_alpha", REAL, offsetof(struct pst_state, balance_alpha), 0, 1e6},
+	{"bias_rate", REAL, offsetof(struct pst_state, bias_rate), 0, 1},
 };
 
 #define NFIELDS (sizeof(fields) / sizeof(*fields))
@@ -84,19 +85,21 @@ static bool get(struct pst_state *s, const struct field *f, const json_t *v)
 {
 	char *at = (char *)s + f->offset, *end;
 	json_int_t n = json_integer_value(v);
+	double x;
 
 	switch (f->kind) {
 	case U32:
 		*(uint32_t *)at = (uint32_t)n;
-		return json_is_integer(v) && n >= 0 && n <= UINT32_MAX;
+		return json_is_integer(v) && (double)n >= f->min && (double)n <= f->max;
 	case U64:
 		if (!json_is_string(v) || json_string_length(v) != 16)
 			return false;
 		*(uint64_t *)at = strtoull(json_string_value(v), &end, 16);
 		return !*end;
 	default:
-		*(double *)at = json_number_value(v);
-		return json_is_number(v) && isfinite(json_number_value(v));
+		x = json_number_value(v);
+		*(double *)at = x;
+		return json_is_number(v) && isfinite(x) && x >= f->min && x <= f->max;
 	}
 }
 

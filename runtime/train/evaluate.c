@@ -49,10 +49,8 @@ static int score(struct pst_trainer *t, uint32_t rows, double *sum, uint64_t *co
 	int rc = pst_model_forward(t->model, t->weights, rows, t->state.seq, t->tokens, t->targets,
 				   &loss, t->token_loss);
 
-	if (rc < 0) {
-		*err = *pst_moe_error(t->moe);
-		return rc;
-	}
+	if (rc < 0)
+		return pst_trainer_fail(t, rc, err);
 	for (size_t i = 0; i < (size_t)rows * t->state.seq; i++)
 		if (t->targets[i] >= 0) {
 			*sum += t->token_loss[i];
@@ -66,7 +64,6 @@ int pst_trainer_evaluate(struct pst_trainer *t, struct pst_eval_info *out, struc
 	const unsigned char *held = t->corpus.text + t->corpus.train;
 	struct pst_eval_info e = {.bytes = t->corpus.bytes - t->corpus.train};
 	uint64_t version, scored = 0;
-	struct pst_error why = {0};
 	struct window w;
 	uint32_t rows = 0;
 	double sum = 0;
@@ -76,14 +73,14 @@ int pst_trainer_evaluate(struct pst_trainer *t, struct pst_eval_info *out, struc
 	for (size_t i = 0; !rc && window_at(t, i, &w); i++) {
 		fill(t, rows++, &w);
 		if (rows == t->state.batch) {
-			rc = score(t, rows, &sum, &scored, &why);
+			rc = score(t, rows, &sum, &scored, err);
 			rows = 0;
 		}
 	}
 	if (!rc && rows)
-		rc = score(t, rows, &sum, &scored, &why);
+		rc = score(t, rows, &sum, &scored, err);
 	if (rc < 0)
-		return pst_fail(err, rc, "%s", why.text);
+		return rc;
 	e.loss = sum / (double)scored;
 	e.bits_per_byte = e.loss / M_LN2;
 	rc = pst_compress_gzip(held, e.bytes, &e.gzip_bits_per_byte);

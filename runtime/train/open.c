@@ -13,6 +13,7 @@
 #include <string.h>
 
 #define SERVER_TIMEOUT_MS 20000
+#define REACH_MS	  200 /* between two looks whether servers still run */
 #define MAX_PARTS	  256
 
 void pst_train_defaults(struct pst_train_options *o)
@@ -24,8 +25,8 @@ void pst_train_defaults(struct pst_train_options *o)
 		.workers = 2,
 		.seed = 1,
 		.steps = 100,
-		.batch = 8,
-		.seq = 256,
+		.batch = 4,
+		.seq = 128,
 		.keep = 2,
 		.lr = 3e-3,
 		.lr_min = 3e-4,
@@ -35,8 +36,8 @@ void pst_train_defaults(struct pst_train_options *o)
 		.eps = 1e-8,
 		.weight_decay = 0.1,
 		.clip = 1,
-		.balance_alpha = 1e-4,
-		.bias_rate = 1e-3,
+		.balance_alpha = 1e-3,
+		.bias_rate = 1e-2,
 		.worker_timeout_ms = 60000,
 		.host = {.node = -1, .huge = 1, .lock = 1},
 	};
@@ -126,25 +127,6 @@ static void fresh_state(struct pst_trainer *t)
 	};
 }
 
-static int read_config(const char *path, struct pst_config *out, struct pst_error *err)
-{
-	size_t len;
-	char *text;
-	int rc = pst_file_read(path, 1 << 20, &text, &len, err);
-
-	if (rc < 0)
-		return rc;
-	rc = pst_config_parse(text, len, out, err);
-	free(text);
-	if (rc < 0 && err && !strstr(err->text, path)) {
-		struct pst_error inner = *err;
-
-		err->code = 0;
-		pst_fail(err, rc, "%s: %.300s", path, inner.text);
-	}
-	return rc;
-}
-
 static int resume_from(struct pst_trainer *t, char dir[PATH_MAX], struct pst_error *err)
 {
 	char path[PATH_MAX];
@@ -164,7 +146,7 @@ static int resume_from(struct pst_trainer *t, char dir[PATH_MAX], struct pst_err
 		t->state.horizon = steps;
 	if (snprintf(path, sizeof(path), "%s/config.json", dir) >= (int)sizeof(path))
 		return pst_fail(err, -ENAMETOOLONG, "%s: path too long", dir);
-	return read_config(path, &t->config, err);
+	return pst_config_read(path, &t->config, err);
 }
 
 static int choose_model(struct pst_trainer *t, char dir[PATH_MAX], struct pst_error *err)
@@ -177,7 +159,7 @@ static int choose_model(struct pst_trainer *t, char dir[PATH_MAX], struct pst_er
 	else if (t->o.preset)
 		rc = pst_config_preset(t->o.preset, &t->config, err);
 	else
-		rc = read_config(t->o.config, &t->config, err);
+		rc = pst_config_read(t->o.config, &t->config, err);
 	if (rc < 0)
 		return rc;
 	if (!t->o.resume)
@@ -226,6 +208,29 @@ static int list_params(struct pst_trainer *t, struct pst_error *err)
 	return 0;
 }
 
+/* That a server ended before it listened is found out long before the time is over. */
+static int reach_servers(struct pst_trainer *t, struct pst_client_options *co,
+			 struct pst_error *err)
+{
+	struct pst_error why;
+	int rc;
+
+	co->timeout_ms = REACH_MS;
+	for (int left = SERVER_TIMEOUT_MS; left > 0; left -= REACH_MS) {
+		why.code = 0;
+		rc = pst_client_open(co, &t->client, &why);
+		if (rc != -ECONNREFUSED)
+			break;
+		for (uint32_t i = 0; i < t->o.servers; i++) {
+			int ended = pst_launch_check_server(t->launch, i, err);
+
+			if (ended < 0)
+				return ended;
+		}
+	}
+	return rc < 0 ? pst_fail(err, rc, "%s", why.text) : 0;
+}
+
 static int open_table(struct pst_trainer *t, const char *resume, struct pst_error *err)
 {
 	const char *urls[MAX_PARTS];
@@ -234,7 +239,6 @@ static int open_table(struct pst_trainer *t, const char *resume, struct pst_erro
 		.fabric = t->fabric,
 		.urls = urls,
 		.servers = t->o.servers,
-		.timeout_ms = SERVER_TIMEOUT_MS,
 		.count = t->nparams,
 	};
 	struct pst_client_loaded loaded = {0};
@@ -248,7 +252,7 @@ static int open_table(struct pst_trainer *t, const char *resume, struct pst_erro
 		urls[i] = pst_launch_server(t->launch, i);
 	co.tensors = tensor;
 	co.unit = unit;
-	rc = pst_client_open(&co, &t->client, err);
+	rc = reach_servers(t, &co, err);
 	free(unit);
 	free(tensor);
 	if (rc < 0)
@@ -286,6 +290,7 @@ static int open_moe(struct pst_trainer *t, struct pst_error *err)
 		.pool_flags = pst_host_pool_flags(&t->o.host),
 		.timeout_ms = (int)t->o.worker_timeout_ms,
 		.replace = pst_launch_replace,
+		.check = pst_launch_check_worker,
 		.ctx = t->launch,
 	};
 	int rc;

@@ -2,7 +2,7 @@
 /* report.c - what a trainer can say of itself. */
 #include "runtime/train/trainer.h"
 
-#include "runtime/model/info.h"
+#include "runtime/describe.h"
 
 #include <errno.h>
 #include <stdio.h>

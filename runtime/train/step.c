@@ -92,6 +92,13 @@ static int not_finite(const struct pst_trainer *t, const char *what, struct pst_
 			t->state.step + 1, what);
 }
 
+int pst_trainer_fail(const struct pst_trainer *t, int code, struct pst_error *err)
+{
+	const struct pst_error *why = pst_moe_error(t->moe);
+
+	return pst_fail(err, code, "%s", why->code ? why->text : strerror(-code));
+}
+
 static int apply(struct pst_trainer *t, struct pst_step_info *info, struct pst_error *err)
 {
 	struct pst_msg_apply a = {
@@ -130,7 +137,7 @@ static int compute(struct pst_trainer *t, struct pst_model_loss *loss, struct ps
 		return not_finite(t, "loss", err);
 	if (!rc)
 		rc = pst_model_backward(t->model, t->weights, t->grads);
-	return rc < 0 ? pst_fail(err, rc, "%s", pst_moe_error(t->moe)->text) : 0;
+	return rc < 0 ? pst_trainer_fail(t, rc, err) : 0;
 }
 
 int pst_trainer_step(struct pst_trainer *t, struct pst_step_info *out, struct pst_error *err)

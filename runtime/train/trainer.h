@@ -10,7 +10,7 @@
 #include "runtime/penstock.h"
 #include "runtime/store/client.h"
 #include "runtime/train/corpus.h"
-#include "runtime/train/state.h"
+#include "runtime/store/state.h"
 
 #include <limits.h>
 
@@ -47,5 +47,8 @@ void pst_batch_draw(const struct pst_corpus *corpus, uint64_t seed, uint32_t ste
 
 /* schedule.c: learning rate of step @step (from 0). */
 double pst_schedule_lr(const struct pst_state *state, uint32_t step);
+
+/* step.c: what went wrong in the model, in the moe's words where it was the moe. */
+int pst_trainer_fail(const struct pst_trainer *trainer, int code, struct pst_error *err);
 
 #endif /* PST_TRAINER_H */
