@@ -2,22 +2,30 @@
 #include "daemon/serve.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 static const struct serve_role *the_role;
 static void *the_object;
+static int leashed; /* standard input ends with who started this, and is where it listens */
 
 static const struct option options[] = {
-	{"listen", required_argument, NULL, 'l'}, {"threads", required_argument, NULL, 't'},
-	{"node", required_argument, NULL, 'n'},	  {"must-lock", no_argument, NULL, 'm'},
-	{"until-eof", no_argument, NULL, 'e'},  {"version", no_argument, NULL, 'V'},
-	{"help", no_argument, NULL, 'h'},	  {0},
+	{"listen", required_argument, NULL, 'l'},
+	{"threads", required_argument, NULL, 't'},
+	{"node", required_argument, NULL, 'n'},
+	{"lock", required_argument, NULL, 'm'},
+	{"huge", required_argument, NULL, 'g'},
+	{"until-eof", no_argument, NULL, 'e'},
+	{"version", no_argument, NULL, 'V'},
+	{"help", no_argument, NULL, 'h'},
+	{0},
 };
 
 static void help(void)
@@ -28,7 +36,8 @@ static void help(void)
 	       "  --listen URL    where to listen: shm://NAME, or shm:///PATH for a socket file\n"
 	       "  --threads N     threads that compute (default 0: all cores of the node)\n"
 	       "  --node N        NUMA node for memory and threads (default -1: any)\n"
-	       "  --must-lock     fail when memory cannot be locked in RAM\n"
+	       "  --lock N        lock memory in RAM: 0 no, 1 if allowed (default), 2 or fail\n"
+	       "  --huge N        use huge pages (default 1)\n"
 	       "  --until-eof     end when standard input does (with who holds its other end)\n"
 	       "  --version       print the version and exit\n"
 	       "  --help          print this and exit\n"
@@ -74,6 +83,7 @@ static int end_at_eof(void)
 		return 1;
 	}
 	pthread_detach(thread);
+	leashed = 1;
 	return 0;
 }
 
@@ -83,8 +93,12 @@ static void on_signal(int sig)
 	the_role->end(the_object);
 }
 
+/* Who started this on a leash says it to people, in a sentence of its own. */
 static int fail(const struct pst_error *err)
 {
+	if (leashed &&
+	    send(STDIN_FILENO, err->text, strlen(err->text), MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
+		return 1;
 	fprintf(stderr, "%s: %s\n", the_role->name, err->text);
 	return 1;
 }
@@ -113,12 +127,26 @@ static int serve(const struct pst_serve_options *o)
 	return rc < 0 ? fail(&err) : 0;
 }
 
+/* Closed ones are taken, or what is opened next would be read from and printed to. */
+static void fill_standard_files(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDONLY);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
 int serve_main(const struct serve_role *role, int argc, char **argv)
 {
 	struct pst_serve_options o;
 	long n;
 	int c;
 
+	fill_standard_files();
+	signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error like a full disk */
 	the_role = role;
 	opterr = 0;
 	pst_serve_defaults(&o);
@@ -138,7 +166,14 @@ int serve_main(const struct serve_role *role, int argc, char **argv)
 			o.host.node = (int32_t)n;
 			break;
 		case 'm':
-			o.host.lock = 2;
+			if (parse_number(optarg, 0, 2, &n))
+				return usage("not 0, 1 or 2 for --lock: ", optarg);
+			o.host.lock = (uint32_t)n;
+			break;
+		case 'g':
+			if (parse_number(optarg, 0, 1, &n))
+				return usage("not 0 or 1 for --huge: ", optarg);
+			o.host.huge = (uint32_t)n;
 			break;
 		case 'e':
 			if (end_at_eof())

@@ -1,6 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 kernels-y := \
 	kernels/agree.c \
+	kernels/registry.c \
+	kernels/trial.c \
+	# EOL
+
+ifneq ($(filter x86_64-%,$(shell $(CC) -dumpmachine 2>/dev/null)),)
+kernels-y += \
 	kernels/cpu/adamw_avx2.c \
 	kernels/cpu/attn_avx2.c \
 	kernels/cpu/bf16_avx2.c \
@@ -13,9 +19,8 @@ kernels-y := \
 	kernels/cpu/sumsq_avx2.c \
 	kernels/cpu/swiglu_avx2.c \
 	kernels/cpu/xent_avx2.c \
-	kernels/registry.c \
-	kernels/trial.c \
 	# EOL
+endif
 
 # built twice, for float and for double
 kernels-ref := \

@@ -133,7 +133,8 @@ void pst_fabric_stat(const struct pst_fabric *fab, struct pst_fabric_stat *out);
 
 /*
  * Register @len bytes at @addr, backed by @fd from its offset 0 (shm needs an
- * fd, and the fd must be a memfd or hugetlbfs file of at least @len bytes; -EINVAL otherwise).
+ * fd, and the fd must be a memfd of at least @len bytes, huge pages or not, made
+ * with MFD_ALLOW_SEALING: it is sealed against shrinking here; -EINVAL otherwise).
  * @access is the most that a grant may give. The fd is borrowed, not closed.
  */
 struct pst_region_attr {
@@ -156,7 +157,8 @@ int pst_cq_poll(struct pst_cq *cq, struct pst_wc *wc, int n);
 
 /*
  * The same, waiting up to @timeout_ms (-1: for ever) for the first; a short
- * spin, then sleep on the cq's file descriptor. 0 on timeout, -EINTR on a signal.
+ * spin, then sleep on the cq's file descriptor. 0 on timeout and when a link
+ * whose queue was full for the last post can take more, -EINTR on a signal.
  */
 int pst_cq_wait(struct pst_cq *cq, struct pst_wc *wc, int n, int timeout_ms);
 
@@ -190,7 +192,11 @@ void *pst_link_user(const struct pst_link *link);
 const char *pst_link_peer(const struct pst_link *link);
 int pst_link_peer_pid(const struct pst_link *link);
 
-/* Give the peer @access to @region over this link; the key is for its messages. */
+/*
+ * Give the peer @access to @region over this link; the key is for its messages.
+ * The same region and access on one link is the same key. -EACCES, -ENOTCONN,
+ * -ENOSPC when the link has too many keys (256 over shm).
+ */
 int pst_link_grant(struct pst_link *link, struct pst_region *region, uint32_t access,
 		   struct pst_key *out);
 

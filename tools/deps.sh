@@ -17,7 +17,6 @@ packages()
 		build libc6-dev the C library's headers
 		build libjansson-dev reads config.json and safetensors headers
 		build liblzma-dev reads .xz text
-		build libnuma-dev places memory on NUMA nodes
 		build liburing-dev reads files by io_uring
 		build zlib1g-dev reads .gz text
 		run gzip its manual pages are training text

@@ -34,7 +34,6 @@ else
 		jansson.h jansson libjansson-dev
 		liburing.h uring liburing-dev
 		lzma.h lzma liblzma-dev
-		numa.h numa libnuma-dev
 		zlib.h z zlib1g-dev
 	END
 fi
@@ -63,4 +62,6 @@ command -v clang >/dev/null 2>&1 ||
 command -v fio >/dev/null 2>&1 || off "fio beside our loader in make bench" "no fio" "tools/deps.sh bench"
 builds stdlib.h :libopenblas.so.0 ||
 	off "OpenBLAS beside our kernels in make bench" "no libopenblas.so.0" "tools/deps.sh bench"
+python3 -c 'import importlib.util as u; raise SystemExit(not u.find_spec("torch"))' 2>/dev/null ||
+	off "PyTorch beside our training in make bench" "no torch for python3" "pip install torch"
 exit 0

@@ -88,6 +88,8 @@ int cmd_generate(int argc, char **argv)
 		 "draw from the likeliest that sum to P (default 0.95)", NULL},
 		{"seed", "N", OPT_U64, &o.seed, 0, 0, "the same seed writes the same (default 1)",
 		 NULL},
+		{"context", "N", OPT_U32, &o.context, 0, 1 << 30,
+		 "bytes to look back on (default 0: the rows it was trained on)", NULL},
 		{"threads", "N", OPT_U32, &o.host.threads, 0, 4096,
 		 "threads that compute (default 0: all cores)", NULL},
 		{"json", "FILE", OPT_TEXT, &json, 0, 0, "what was written, as JSON; - for stdout",

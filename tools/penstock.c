@@ -3,12 +3,15 @@
 #include "tools/penstock.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <locale.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 static const struct command {
 	const char *name;
@@ -122,10 +125,38 @@ static void help(FILE *out)
 		     "Exit status: 0 done, 1 failed, 2 usage.\n");
 }
 
+/* Closed ones are taken, or what is opened next would be read from and printed to. */
+static void fill_standard_files(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDONLY);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
+/* What could not be printed is a failure, unless the reader had enough of it. */
+static int check_stdout(const char *command, int rc)
+{
+	struct pollfd reader = {.fd = STDOUT_FILENO};
+	int bad = ferror(stdout);
+
+	bad |= fflush(stdout);
+	if (!bad || rc != EXIT_DONE || (poll(&reader, 1, 0) == 1 && reader.revents & POLLERR))
+		return rc;
+	fprintf(stderr, "penstock %s: standard output cannot be written: %s\n", command,
+		errno ? strerror(errno) : "input/output error");
+	return EXIT_FAILED;
+}
+
 int main(int argc, char **argv)
 {
+	fill_standard_files();
 	setlocale(LC_CTYPE, ""); /* for what the terminal can show; numbers stay in C */
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error like a full disk */
 	if (argc < 2) {
 		help(stderr);
 		return EXIT_USAGE;
@@ -140,7 +171,7 @@ int main(int argc, char **argv)
 	}
 	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++)
 		if (!strcmp(argv[1], commands[i].name))
-			return commands[i].run(argc - 1, argv + 1);
+			return check_stdout(argv[1], commands[i].run(argc - 1, argv + 1));
 	fprintf(stderr, "penstock: unknown command '%s'; see penstock --help\n", argv[1]);
 	return EXIT_USAGE;
 }

@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SMOOTH 0.05 /* weight of a new step in the live line's loss and speed */
+#define SMOOTH	     0.05 /* weight of a new step in the live line's loss */
+#define SHOW_SECONDS 0.2  /* between two live lines */
 
 struct run {
 	struct pst_train_options o;
@@ -34,11 +35,16 @@ static void on_interrupt(int sig)
 
 static void show_step(struct run *r, const struct pst_step_info *s, double began, struct live *live)
 {
-	double speed = (double)r->tokens / (seconds_now() - began);
+	bool last = s->step == r->o.steps || interrupted;
+	double now = seconds_now(), speed = (double)r->tokens / (now - began);
 	struct pst_traffic w;
 
-	pst_trainer_traffic(r->t, &w);
 	live->loss = r->steps == 1 ? s->loss : live->loss + SMOOTH * (s->loss - live->loss);
+	/* asking every part what it moved costs them time: a few times a second is enough */
+	if (r->steps > 1 && !last && now - live->shown < SHOW_SECONDS)
+		return;
+	pst_trainer_traffic(r->t, &w);
+	live->shown = now;
 	live->step = s->step;
 	live->steps = r->o.steps;
 	live->tokens_per_second = speed;
@@ -46,7 +52,7 @@ static void show_step(struct run *r, const struct pst_step_info *s, double began
 	live->pushed = (double)(w.pushed_engine + w.pushed_workers);
 	live->skew = s->load_max_over_mean;
 	live->left = (double)s->tokens * (r->o.steps - s->step) / speed;
-	view_live(live, s->step == r->o.steps || interrupted);
+	view_live(live, last);
 }
 
 static int train_steps(struct run *r, struct pst_error *err)
@@ -94,16 +100,18 @@ static int finish(struct run *r, struct pst_error *err)
 			 r->o.out ? r->o.out : "");
 		return -1;
 	}
-	rc = pst_trainer_evaluate(r->t, &r->eval, err);
-	if (rc < 0 || !r->show)
-		return rc;
-	view_curve(r->loss, r->steps);
-	if (r->o.out && r->sample) {
+	if (r->show)
+		view_curve(r->loss, r->steps);
+	if (r->show && r->o.out && r->sample) {
 		rc = view_sample(r->checkpoint, r->prompt, r->sample, r->o.seed, err);
 		if (rc < 0)
 			return rc;
 	}
-	view_traffic(r->t, (uint32_t)r->steps);
+	if (r->show) /* of the steps: the evaluation moves things too */
+		view_traffic(r->t, (uint32_t)r->steps);
+	rc = pst_trainer_evaluate(r->t, &r->eval, err);
+	if (rc < 0 || !r->show)
+		return rc;
 	view_eval(&r->eval);
 	if (r->o.out)
 		printf("Checkpoint: %s\nLet it write: penstock generate %s --prompt TEXT\n",
@@ -194,8 +202,8 @@ int cmd_train(int argc, char **argv)
 		 "files and directories to read, also .gz; @FILE: a list of them", NULL},
 		{"steps", "N", OPT_U32, &o->steps, 1, UINT32_MAX, "steps in all (default 100)",
 		 NULL},
-		{"batch", "N", OPT_U32, &o->batch, 1, 65536, "rows of a step (default 8)", NULL},
-		{"seq", "N", OPT_U32, &o->seq, 2, 1 << 20, "bytes of a row (default 256)", NULL},
+		{"batch", "N", OPT_U32, &o->batch, 1, 65536, "rows of a step (default 4)", NULL},
+		{"seq", "N", OPT_U32, &o->seq, 2, 1 << 20, "bytes of a row (default 128)", NULL},
 		{"seed", "N", OPT_U64, &o->seed, 0, 0,
 		 "the same seed gives the same bits (default 1)", NULL},
 		{"", NULL, OPT_TITLE, NULL, 0, 0,
@@ -237,9 +245,9 @@ int cmd_train(int argc, char **argv)
 		{"clip", "X", OPT_REAL, &o->clip, 0, 1e30,
 		 "largest norm of the gradient, 0: any (default 1)", NULL},
 		{"balance-alpha", "X", OPT_REAL, &o->balance_alpha, 0, 1e6,
-		 "sequence-wise balance loss (default 0.0001)", NULL},
+		 "sequence-wise balance loss (default 0.001)", NULL},
 		{"bias-rate", "X", OPT_REAL, &o->bias_rate, 0, 1,
-		 "speed of the gate's balance bias (default 0.001)", NULL},
+		 "speed of the gate's balance bias (default 0.01)", NULL},
 		{"", NULL, OPT_TITLE, NULL, 0, 0, "Output:", NULL},
 		{"prompt", "TEXT", OPT_TEXT, &r.prompt, 0, 0, "what the sample begins with", NULL},
 		{"sample", "N", OPT_U32, &r.sample, 0, 1 << 20,

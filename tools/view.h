@@ -15,6 +15,7 @@ struct live {
 	double pulled, pushed; /* bytes */
 	double skew;	       /* load of the busiest expert over the mean */
 	double left;	       /* seconds */
+	double shown;	       /* when, by seconds_now() */
 };
 
 /* The model, the text and which parts run where. */

@@ -70,7 +70,7 @@ static inline float pst_hmax_ps(__m256 x)
 }
 
 /*
- * e^x within 1.1 ulp (every float was tried): x = n ln 2 + r, |r| <= ln 2 / 2, and
+ * e^x within 1.1 ulp (tried on floats over the whole range): x = n ln 2 + r, |r| <= ln 2 / 2, and
  * e^r = 1 + r + r^2 q(r), q interpolated at the Chebyshev nodes. -inf: 0, inf: inf, NaN: NaN.
  * 2^n is applied in two halves, since it alone may be no float where the result is one.
  */

@@ -374,7 +374,7 @@ enum {
  * @out: offset in the results region of y (forward) or dx (backward)
  * @layer: of the model
  * @what: PST_EXPERTS_*
- * @count: of @item
+ * @count: of @item, experts rising
  * @reserved: 0
  *
  * Answered when the results are in place and, backward, the weight gradients
