@@ -84,7 +84,7 @@ static int choose_context(struct pst_generator *g, const char *dir, struct pst_e
 	g->room = g->o.context;
 	if (!g->room)
 		g->room = pst_state_read(dir, &state, NULL) < 0 ? most : state.seq;
-	if (g->room < g->o.prompt_bytes)
+	if (g->room < g->o.prompt_bytes || g->room > most)
 		g->room = most;
 	g->context = malloc(g->room);
 	if (!g->context)

@@ -141,7 +141,8 @@ static int table_load(struct pst_server *s, struct request *r)
 	struct pst_shard_loaded loaded = {0};
 	struct pst_msg_table_loaded answer = {0};
 
-	if (m->flags & ~PST_LOAD_OPTIMIZER || m->reserved || !path_sane(m->path))
+	if (m->flags & ~PST_LOAD_OPTIMIZER || m->reserved || !path_sane(m->path) ||
+	    m->version == PST_VERSION_NONE)
 		pst_fail(&r->err, -EINVAL, "a load request that makes no sense");
 	else
 		pst_shard_load(s->shard, m->path, m->flags & PST_LOAD_OPTIMIZER, m->version,
@@ -330,10 +331,15 @@ static int commit(struct pst_server *s, struct request *r)
 static int apply(struct pst_server *s, struct request *r)
 {
 	struct pst_slot *first = first_slot(s);
+	int rc = -EINVAL;
 
 	if (!first || !everybody_committed(s))
-		pst_fail(&r->err, -EINVAL, "a step before everybody has committed");
-	else if (pst_shard_apply(s->shard, first->mask, first->gradients, r->msg))
+		pst_fail(&r->err, rc, "a step before everybody has committed");
+	else
+		rc = pst_shard_apply(s->shard, first->mask, first->gradients, r->msg);
+	if (rc == -EDOM)
+		pst_fail(&r->err, rc, "a step whose learning rate or the like makes no sense");
+	else if (rc < 0)
 		pst_fail(&r->err, -ESTALE, "a step of another version than %llu",
 			 (unsigned long long)pst_shard_version(s->shard));
 	for (int i = 0; i < PST_MAX_SLOTS && !r->err.code; i++)

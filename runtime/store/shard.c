@@ -392,6 +392,13 @@ static void step_piece(struct pst_shard *s, size_t i, uint64_t from, uint64_t n,
 		step->bc2, (float)a->grad_scale);
 }
 
+static bool numbers_sane(const struct pst_msg_apply *a)
+{
+	return isfinite(a->lr) && a->beta1 >= 0 && a->beta1 < 1 && a->beta2 >= 0 && a->beta2 < 1 &&
+	       a->eps > 0 && isfinite(a->eps) && isfinite(a->weight_decay) &&
+	       isfinite(a->grad_scale) && isfinite(a->bias_rate);
+}
+
 int pst_shard_apply(struct pst_shard *s, const uint8_t *mask, const float *grads,
 		    const struct pst_msg_apply *a)
 {
@@ -401,6 +408,8 @@ int pst_shard_apply(struct pst_shard *s, const uint8_t *mask, const float *grads
 
 	if (s->version == PST_VERSION_NONE || a->version != s->version)
 		return -EINVAL;
+	if (!numbers_sane(a))
+		return -EDOM;
 	publish_begin(s, s->version + 1);
 	pst_shard_pieces(s, step_piece, &step);
 	publish_end(s, s->version + 1);

@@ -73,7 +73,10 @@ void pst_shard_file(char *path, size_t len, const char *dir, const char *stem, u
 void pst_shard_norms(struct pst_shard *shard, const uint8_t *mask, const float *grads,
 		     double *norms);
 
-/* One step with the current version's gradients; -EINVAL when @apply is for another version. */
+/*
+ * One step with the current version's gradients. -EINVAL: @apply is for another
+ * version; -EDOM: a number in it makes no sense. Nothing was changed then.
+ */
 int pst_shard_apply(struct pst_shard *shard, const uint8_t *mask, const float *grads,
 		    const struct pst_msg_apply *apply);
 
