@@ -4,9 +4,9 @@
  *
  *	loader [DIRECTORY [MiB [DEPTH [CHUNK KiB]]]]	(default: . 1024 32 1024)
  *
- * Each round reads the file with the loader by io_uring, with fio (io_uring,
- * O_DIRECT, the same depth and block size, registered buffers and file) and
- * with the loader by threads, one after the other, so that a neighbour meets
+ * Each round reads the file with the loader by io_uring, with the loader by
+ * threads, and with fio (io_uring, O_DIRECT, the same depth and block size,
+ * registered buffers and file), one after the other, so that a neighbour meets
  * all three. Figures are medians of the rounds, ratios are medians of the rounds' ratios.
  */
 #include "runtime/io/loader.h"
@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -132,35 +131,54 @@ static int with_fio(const struct bench *b, double *rate)
 	return 0;
 }
 
-static int run(const struct bench *b)
-{
-	double uring[ROUNDS], threads[ROUNDS], fio[ROUNDS], ratio[ROUNDS], tratio[ROUNDS];
-	struct pst_loader_stat stat, tstat;
-	int have_fio = system("fio --version >/dev/null 2>&1") == 0;
+enum reader { URING, THREADS, FIO, READERS };
 
-	for (int i = 0; i < ROUNDS; i++) {
-		if (with_loader(b, 0, &uring[i], &stat) < 0 ||
-		    with_loader(b, PST_LOADER_THREADS, &threads[i], &tstat) < 0)
-			return -1;
-		if (have_fio && with_fio(b, &fio[i]) < 0)
-			return -1;
-		ratio[i] = have_fio ? uring[i] / fio[i] : 0;
-		tratio[i] = have_fio ? threads[i] / fio[i] : 0;
-	}
+static int read_once(const struct bench *b, enum reader reader, double *rate,
+		     struct pst_loader_stat *stat)
+{
+	if (reader == FIO)
+		return with_fio(b, rate);
+	return with_loader(b, reader == THREADS ? PST_LOADER_THREADS : 0, rate, stat);
+}
+
+static void print(const struct bench *b, double rate[READERS][ROUNDS],
+		  const struct pst_loader_stat *stat, unsigned int readers)
+{
+	double ratio[ROUNDS];
+
 	printf("# %llu MiB in %s, depth %u, chunks of %llu KiB, median of %d rounds\n",
 	       (unsigned long long)b->bytes >> 20, b->path, b->depth,
 	       (unsigned long long)b->chunk >> 10, ROUNDS);
 	printf("%-20s %8s %8s %6s %10s\n", "reader", "GB/s", "of fio", "direct", "copied [B]");
-	printf("loader, %-12s %8.3f %8.2f %6d %10llu\n", stat.backend, median(uring), median(ratio),
-	       stat.direct, (unsigned long long)stat.copied_bytes);
-	printf("loader, %-12s %8.3f %8.2f %6d %10llu\n", tstat.backend, median(threads),
-	       median(tratio), tstat.direct, (unsigned long long)tstat.copied_bytes);
-	if (have_fio)
-		printf("%-20s %8.3f %8.2f\n", "fio, io_uring", median(fio), 1.0);
+	for (unsigned int r = 0; r < FIO; r++) {
+		for (int i = 0; i < ROUNDS; i++)
+			ratio[i] = readers > FIO ? rate[r][i] / rate[FIO][i] : 0;
+		printf("loader, %-12s %8.3f %8.2f %6d %10llu\n", stat[r].backend, median(rate[r]),
+		       median(ratio), stat[r].direct, (unsigned long long)stat[r].copied_bytes);
+	}
+	if (readers > FIO)
+		printf("%-20s %8.3f %8.2f\n", "fio, io_uring", median(rate[FIO]), 1.0);
 	else
 		printf("# fio is missing, so there is no ratio: apt-get install fio\n");
-	if (stat.note[0])
-		printf("# %s\n", stat.note);
+	if (stat[URING].note[0])
+		printf("# %s\n", stat[URING].note);
+}
+
+static int run(const struct bench *b)
+{
+	unsigned int readers = system("fio --version >/dev/null 2>&1") == 0 ? READERS : FIO;
+	struct pst_loader_stat stat[READERS] = {0};
+	double rate[READERS][ROUNDS];
+
+	/* Each round starts with another, so that none is always first. */
+	for (unsigned int i = 0; i < ROUNDS; i++)
+		for (unsigned int j = 0; j < readers; j++) {
+			unsigned int r = (i + j) % readers;
+
+			if (read_once(b, r, &rate[r][i], &stat[r]) < 0)
+				return -1;
+		}
+	print(b, rate, stat, readers);
 	return 0;
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Small files: read whole, replaced whole, and never torn. */
+#include "runtime/io/file.h"
 #include "runtime/io/safetensors.h"
 #include "selftests/lib/test.h"
 
@@ -114,6 +115,19 @@ TEST(not_regular)
 	EXPECT_EQ(-EINVAL, read_code(test_tmpdir(), "a directory"));
 	EXPECT_EQ(-EINVAL, read_code(in_dir("a"), "circle"));
 	EXPECT_EQ(-ENOENT, read_code(in_dir("none"), "No such file"));
+	close(fd);
+}
+
+/* The flag that keeps open from hanging must not stay: with it io_uring does not wait. */
+TEST(open_leaves_no_flags)
+{
+	struct pst_error err = {0};
+	int fd;
+
+	ASSERT_EQ(0, pst_file_replace(in_dir("f"), "x", 1, NULL));
+	fd = pst_file_open(in_dir("f"), PST_FILE_REGULAR, NULL, &err);
+	ASSERT_GE(fd, 0);
+	EXPECT_EQ(0, fcntl(fd, F_GETFL) & O_NONBLOCK);
 	close(fd);
 }
 

@@ -397,6 +397,23 @@ TEST(lying_length)
 	free(text);
 }
 
+/* A header longer than the format allows is not even read. */
+TEST(huge_header)
+{
+	static const uint64_t word = 100000001;
+	const char *path = in_dir("a");
+	struct pst_error err = {0};
+	size_t count;
+
+	put(path, &word, sizeof(word));
+	ASSERT_EQ(0, truncate(path, word + 8));
+	EXPECT_EQ(-EINVAL, open_code(path, &err));
+	EXPECT_TRUE(strstr(err.text, "no safetensors file"));
+	memset(&err, 0, sizeof(err));
+	EXPECT_EQ(-EINVAL, parse_len("{}", word, 0, &count, &err));
+	EXPECT_TRUE(strstr(err.text, "longer than"));
+}
+
 TEST(not_a_file)
 {
 	struct pst_error err;

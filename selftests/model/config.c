@@ -238,6 +238,7 @@ TEST(harmless_keys)
 	accept("quantization_config", "null");
 	accept("num_nextn_predict_layers", "1");
 	accept("head_dim", "8");
+	accept("output_router_logits", "false"); /* transformers 5 writes it */
 	accept("attention_dropout", "0");
 }
 

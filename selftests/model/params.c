@@ -73,8 +73,8 @@ TEST(without_q_lora)
 	size_t n;
 	struct pst_param *p = list(&cfg, &n);
 
-	expect_param(&p[2], "model.layers.0.self_attn.q_proj.weight", 192, 128, 0, -1);
-	expect_param(&p[3], "model.layers.0.self_attn.kv_a_proj_with_mqa.weight", 80, 128, 0, -1);
+	expect_param(&p[2], "model.layers.0.self_attn.q_proj.weight", 96, 96, 0, -1);
+	expect_param(&p[3], "model.layers.0.self_attn.kv_a_proj_with_mqa.weight", 56, 96, 0, -1);
 	free(p);
 }
 
