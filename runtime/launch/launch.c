@@ -205,6 +205,9 @@ int pst_launch_check_worker(void *ctx, unsigned int i, struct pst_error *err)
 {
 	struct pst_launch *l = ctx;
 
+	for (unsigned int s = 0; s < l->o.servers; s++)
+		if (pst_launch_check_server(l, s, err) < 0)
+			return -EHOSTDOWN;
 	return pst_process_check(&l->worker[i].process, l->worker[i].url, err);
 }
 

@@ -39,8 +39,8 @@ const char *pst_launch_server(const struct pst_launch *launch, unsigned int i);
 const char *pst_launch_worker(const struct pst_launch *launch, unsigned int i);
 
 /*
- * Server or worker @i runs: 0; it ended: -ECHILD and why. The signatures are those of
- * pst_moe_options.check, @ctx the launch.
+ * Server or worker @i runs: 0; it ended: -ECHILD and why. -EHOSTDOWN: worker @i is of no use, for
+ * a server ended. The signatures are those of pst_moe_options.check, @ctx the launch.
  */
 int pst_launch_check_server(void *ctx, unsigned int i, struct pst_error *err);
 int pst_launch_check_worker(void *ctx, unsigned int i, struct pst_error *err);

@@ -10,7 +10,7 @@
 #include <time.h>
 
 #define CONNECT_TIMEOUT_MS 20000
-#define REACH_MS	   100 /* between two looks whether the worker still runs */
+#define REACH_MS	   100 /* until the first look whether the worker still runs */
 #define SEND_TIMEOUT_MS	   2000
 #define MAX_REPLACEMENTS   16 /* of one worker, without an answer in between */
 #define NOBODY		   UINT32_MAX
@@ -191,7 +191,8 @@ static int take(struct pst_crew *c, const struct pst_wc *wc, struct pst_error *e
 /* Connecting */
 
 /* An RPC whose waiting does not lose what other workers say meanwhile. */
-static int set_up(struct pst_crew *c, struct pst_link *link, struct pst_error *err)
+static int set_up(struct pst_crew *c, unsigned int worker, struct pst_link *link,
+		  struct pst_error *err)
 {
 	struct pst_msg_worker_setup m = c->o.setup;
 	struct pst_msg_answer answer;
@@ -212,7 +213,11 @@ static int set_up(struct pst_crew *c, struct pst_link *link, struct pst_error *e
 		return pst_fail(err, rc, "%s: cannot be set up: %s", pst_link_peer(link),
 				strerror(-rc));
 	while (now_ms() < end) {
-		rc = pst_cq_wait(c->cq, &wc, 1, 100);
+		rc = pst_cq_wait(c->cq, &wc, 1, REACH_MS);
+		if (rc == 0 && c->o.check)
+			rc = c->o.check(c->o.ctx, worker, err);
+		if (rc == -ECHILD || rc == -EHOSTDOWN)
+			return rc;
 		if (rc <= 0)
 			continue;
 		if (wc.link != link) {
@@ -235,24 +240,27 @@ static int set_up(struct pst_crew *c, struct pst_link *link, struct pst_error *e
 	return pst_fail(err, -ETIMEDOUT, "%s: does not answer", pst_link_peer(link));
 }
 
-/* A worker may still be starting; that it ended is found out long before the time is over. */
+/*
+ * A worker may still be starting. That it ended is found out long before the time is over: tries
+ * are short at first, and each is twice as long as the one before.
+ */
 static int reach(struct pst_crew *c, unsigned int worker, const char *url, struct pst_link **out,
 		 struct pst_error *err)
 {
-	int64_t end = now_ms() + CONNECT_TIMEOUT_MS;
+	int spent = 0, rc;
 
-	for (;;) {
+	for (int ms = REACH_MS;; ms *= 2) {
 		struct pst_error why = {0};
-		int rc = pst_connect(c->cq, url, REACH_MS, out, &why);
 
-		if (rc == -ECONNREFUSED && c->o.check) {
-			rc = c->o.check(c->o.ctx, worker, err);
-			if (rc < 0)
-				return rc;
-			rc = -ECONNREFUSED;
-		}
-		if (!rc || rc != -ECONNREFUSED || now_ms() > end)
-			return rc < 0 ? pst_fail(err, rc, "%s", why.text) : 0;
+		rc = pst_connect(c->cq, url, ms, out, &why);
+		if (!rc)
+			return 0;
+		spent += ms;
+		if ((rc != -ECONNREFUSED && rc != -ETIMEDOUT) || spent >= CONNECT_TIMEOUT_MS)
+			return pst_fail(err, rc, "%s", why.text);
+		rc = c->o.check ? c->o.check(c->o.ctx, worker, err) : 0;
+		if (rc < 0)
+			return rc;
 	}
 }
 
@@ -264,7 +272,7 @@ static int connect_to(struct pst_crew *c, unsigned int worker, const char *url,
 
 	if (rc < 0)
 		return rc;
-	rc = set_up(c, link, err);
+	rc = set_up(c, worker, link, err);
 	if (rc < 0) {
 		pst_link_close(link);
 		return rc;
@@ -279,13 +287,17 @@ static bool revive(struct pst_crew *c, uint32_t w, struct pst_error *why)
 {
 	struct member *m = &c->member[w];
 	char url[PST_WIRE_URL];
+	int rc;
 
 	while (c->o.replace && m->failures < MAX_REPLACEMENTS) {
 		memset(why, 0, sizeof(*why));
 		m->failures++;
 		if (c->o.replace(c->o.ctx, w, url, why) < 0)
 			continue;
-		if (connect_to(c, w, url, why) < 0)
+		rc = connect_to(c, w, url, why);
+		if (rc == -EHOSTDOWN)
+			return false;
+		if (rc < 0)
 			continue;
 		c->restarts++;
 		return true;
@@ -299,7 +311,7 @@ int pst_crew_connect(struct pst_crew *c, unsigned int worker, const char *url,
 	struct pst_error why = {0}, last = {0};
 	int rc = connect_to(c, worker, url, &why);
 
-	if (rc < 0 && revive(c, worker, &last))
+	if ((rc == -ECHILD || rc == -ECONNRESET) && revive(c, worker, &last))
 		rc = 0;
 	return rc < 0 ? pst_fail(err, rc, "%s", last.code ? last.text : why.text) : 0;
 }

@@ -53,7 +53,10 @@ struct pst_moe_options {
 	 */
 	int (*replace)(void *ctx, unsigned int worker, char url[PST_WIRE_URL],
 		       struct pst_error *err);
-	/* Optional: 0 while worker @worker runs, -errno and why when it has ended. */
+	/*
+	 * Optional: 0 while worker @worker runs; -ECHILD and why when it has ended, -EHOSTDOWN
+	 * when no worker can do anything any more.
+	 */
 	int (*check)(void *ctx, unsigned int worker, struct pst_error *err);
 	void *ctx;
 };

@@ -13,7 +13,7 @@
 #include <string.h>
 
 #define SERVER_TIMEOUT_MS 20000
-#define REACH_MS	  200 /* between two looks whether servers still run */
+#define REACH_MS	  200 /* until the first look whether servers still run */
 #define MAX_PARTS	  256
 
 void pst_train_defaults(struct pst_train_options *o)
@@ -208,27 +208,37 @@ static int list_params(struct pst_trainer *t, struct pst_error *err)
 	return 0;
 }
 
-/* That a server ended before it listened is found out long before the time is over. */
+static int check_servers(struct pst_trainer *t, struct pst_error *err)
+{
+	int rc = 0;
+
+	for (uint32_t i = 0; i < t->o.servers && !rc; i++)
+		rc = pst_launch_check_server(t->launch, i, err);
+	return rc;
+}
+
+/*
+ * That a server ended before it listened is found out long before the time is over: tries are
+ * short at first, and each is twice as long as the one before.
+ */
 static int reach_servers(struct pst_trainer *t, struct pst_client_options *co,
 			 struct pst_error *err)
 {
-	struct pst_error why;
-	int rc;
+	int spent = 0, rc;
 
-	co->timeout_ms = REACH_MS;
-	for (int left = SERVER_TIMEOUT_MS; left > 0; left -= REACH_MS) {
-		why.code = 0;
+	for (co->timeout_ms = REACH_MS;; co->timeout_ms *= 2) {
+		struct pst_error why = {0};
+
 		rc = pst_client_open(co, &t->client, &why);
-		if (rc != -ECONNREFUSED)
-			break;
-		for (uint32_t i = 0; i < t->o.servers; i++) {
-			int ended = pst_launch_check_server(t->launch, i, err);
-
-			if (ended < 0)
-				return ended;
-		}
+		if (!rc)
+			return 0;
+		spent += co->timeout_ms;
+		if ((rc != -ECONNREFUSED && rc != -ETIMEDOUT) || spent >= SERVER_TIMEOUT_MS)
+			return pst_fail(err, rc, "%s", why.text);
+		rc = check_servers(t, err);
+		if (rc < 0)
+			return rc;
 	}
-	return rc < 0 ? pst_fail(err, rc, "%s", why.text) : 0;
 }
 
 static int open_table(struct pst_trainer *t, const char *resume, struct pst_error *err)

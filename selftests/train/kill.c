@@ -17,18 +17,13 @@ struct calm {
 
 static struct calm undisturbed(const char *options)
 {
-	struct calm c = {.ms = 1e9};
+	double began = now_ms();
+	json_t *r = program_json(NULL, TRAIN "%s", options);
+	struct calm c = {.ms = now_ms() - began};
 
-	for (int i = 0; i < 2; i++) {
-		double began = now_ms();
-		json_t *r = program_json(NULL, TRAIN "%s", options);
-		double took = now_ms() - began;
-
-		EXPECT_TRUE(number_of(r, "worker_restarts") == 0);
-		strcpy(c.digest, digest_of(r));
-		c.ms = took < c.ms ? took : c.ms;
-		json_decref(r);
-	}
+	EXPECT_TRUE(number_of(r, "worker_restarts") == 0);
+	strcpy(c.digest, digest_of(r));
+	json_decref(r);
 	return c;
 }
 
@@ -87,17 +82,17 @@ TEST(one_worker_at_20_random_moments)
 {
 	struct calm c = undisturbed(MANY);
 	uint64_t seed = 1;
-	int restarts = 0, hits = 0;
+	int restarts = 0, hits = 0, kills = SANITIZED ? 8 : 20;
 
-	for (int i = 0; i < 20; i++) {
+	for (int i = 0; i < kills; i++) {
 		int n = kill_at(&c, uniform(&seed) * c.ms, 1, &seed);
 
 		EXPECT_LE(n, 1);
 		hits += n > 0;
 		restarts += n;
 	}
-	printf("# %d of 20 were hit and replaced, %d in all\n", hits, restarts);
-	EXPECT_GE(hits, 10);
+	printf("# %d of %d were hit and replaced, %d in all\n", hits, kills, restarts);
+	EXPECT_GE(hits, kills / 4);
 }
 
 TEST(two_workers_at_once)
@@ -220,6 +215,8 @@ TEST(a_server_ends_the_run)
 
 	for (int i = 0; i < 6; i++)
 		kill_server(uniform(&seed) * 2 * c.ms, SIGKILL);
+	for (int i = 0; i < 8; i++) /* while it starts */
+		kill_server(10 * i, SIGKILL);
 	kill_server(c.ms, SIGTERM);
 }
 
@@ -269,11 +266,11 @@ static void interrupt(int sig)
 
 	program_start(&p, NULL,
 		      "penstock train --preset nano --data " TEXT
-		      " --batch 2 --seq 128 --steps 400 --out %s",
+		      " --batch 2 --seq 128 --steps 200 --out %s",
 		      in_tmp("out%d", sig));
 	wait_for_step_1(&p);
 	kill(p.pid, sig);
-	program_wait(&p, 20000, &e);
+	program_wait(&p, 40000, &e);
 	EXPECT_EQ(1, e.code);
 	if (!strstr(e.err, "interrupted after step ") || !strstr(e.err, "--resume ") ||
 	    !strstr(e.err, in_tmp("out%d", sig))) {
@@ -281,14 +278,14 @@ static void interrupt(int sig)
 		test_failed = true;
 	}
 	ended_free(&e);
-	r = program_json(NULL, TRAIN "--embedded --steps 400");
+	r = program_json(NULL, TRAIN "--embedded --steps 200");
 	strcpy(want, digest_of(r));
 	json_decref(r);
-	r = program_json(NULL, "penstock train --data " TEXT " --steps 400 --json - --resume %s",
+	r = program_json(NULL, "penstock train --data " TEXT " --steps 200 --json - --resume %s",
 			 in_tmp("out%d", sig));
 	EXPECT_STREQ(want, digest_of(r));
-	EXPECT_TRUE(number_of(r, "steps") == 400);
-	EXPECT_TRUE(number_of(r, "tokens") < 400 * 2 * 128);
+	EXPECT_TRUE(number_of(r, "steps") == 200);
+	EXPECT_TRUE(number_of(r, "tokens") < 200 * 2 * 128);
 	json_decref(r);
 }
 
