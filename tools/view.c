@@ -39,22 +39,48 @@ static void say_part(const struct pst_part_info *p)
 	       (unsigned long long)p->page_bytes / 1024, p->locked ? ", locked" : "");
 }
 
-/* Parts that have the same to say say it once. */
+/* Up to the command: what is wrong, without how much of it this part needs. */
+static size_t same_wrong(const char *note)
+{
+	return strcspn(note, "(");
+}
+
+static unsigned long pages_of(const char *note)
+{
+	unsigned long pages = 0;
+
+	sscanf(note + same_wrong(note), "(echo %lu", &pages);
+	return pages;
+}
+
+/* What several parts lack is said once, and the command is for all of them. */
+static void say_note(struct pst_trainer *t, unsigned int first, const struct pst_part_info *p)
+{
+	size_t len = same_wrong(p->note);
+	unsigned long pages = pages_of(p->note);
+	struct pst_part_info q;
+
+	for (unsigned int i = 0; i < first; i++)
+		if (!pst_trainer_part(t, i, &q) && same_wrong(q.note) == len &&
+		    !strncmp(p->note, q.note, len))
+			return;
+	for (unsigned int i = first + 1; pages && !pst_trainer_part(t, i, &q); i++)
+		if (same_wrong(q.note) == len && !strncmp(p->note, q.note, len))
+			pages += pages_of(q.note);
+	if (pages)
+		printf("  note: %.*s(echo %lu%s\n", (int)len, p->note, pages,
+		       p->note + len + strcspn(p->note + len, ">") - 1);
+	else
+		printf("  note: %s\n", p->note);
+}
+
 static void say_notes(struct pst_trainer *t)
 {
-	struct pst_part_info p, q;
+	struct pst_part_info p;
 
-	for (unsigned int i = 0; !pst_trainer_part(t, i, &p); i++) {
-		bool said = !p.note[0];
-
-		for (unsigned int j = 0; j < i && !said; j++) {
-			pst_trainer_part(t, j, &q);
-			said = !strcmp(strchr(p.note, ':') ? strchr(p.note, ':') : p.note,
-				       strchr(q.note, ':') ? strchr(q.note, ':') : q.note);
-		}
-		if (!said)
-			printf("  note: %s\n", p.note);
-	}
+	for (unsigned int i = 0; !pst_trainer_part(t, i, &p); i++)
+		if (p.note[0])
+			say_note(t, i, &p);
 }
 
 void view_begin(struct pst_trainer *t)
