@@ -45,6 +45,7 @@ runtime-y := \
 	runtime/serve/sampler.c \
 	runtime/store/ckptdir.c \
 	runtime/store/client.c \
+	runtime/store/region.c \
 	runtime/store/rpc.c \
 	runtime/store/server.c \
 	runtime/store/shard.c \

@@ -2,6 +2,7 @@
 #include "runtime/moe/crew.h"
 
 #include "rdma/fail.h"
+#include "runtime/store/region.h"
 #include "runtime/store/rpc.h"
 
 #include <errno.h>
@@ -55,20 +56,6 @@ static int64_t now_ms(void)
 
 /* Creation */
 
-static int register_pool(struct pst_crew *c, struct pst_pool *pool, uint32_t access,
-			 struct pst_region **out, struct pst_error *err)
-{
-	struct pst_region_attr attr = {
-		.size = sizeof(attr),
-		.addr = pst_pool_base(pool),
-		.len = pst_pool_bytes(pool),
-		.fd = pst_pool_fd(pool),
-		.access = access,
-	};
-
-	return pst_region_register(c->o.fabric, &attr, out, err);
-}
-
 int pst_crew_create(const struct pst_crew_options *opts, struct pst_crew **out,
 		    struct pst_error *err)
 {
@@ -87,9 +74,10 @@ int pst_crew_create(const struct pst_crew_options *opts, struct pst_crew **out,
 	else
 		rc = pst_cq_create(opts->fabric, &c->cq, err);
 	if (!rc)
-		rc = register_pool(c, opts->rows, PST_ACCESS_READ, &c->rows, err);
+		rc = pst_pool_region(c->o.fabric, opts->rows, PST_ACCESS_READ, &c->rows, err);
 	if (!rc)
-		rc = register_pool(c, opts->results, PST_ACCESS_WRITE, &c->results, err);
+		rc = pst_pool_region(c->o.fabric, opts->results, PST_ACCESS_WRITE, &c->results,
+				     err);
 	if (rc < 0) {
 		pst_crew_destroy(c);
 		return rc;

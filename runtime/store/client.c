@@ -4,6 +4,7 @@
 #include "rdma/fail.h"
 #include "runtime/io/safetensors.h"
 #include "runtime/mem/pool.h"
+#include "runtime/store/region.h"
 #include "runtime/store/rpc.h"
 #include "runtime/store/shard.h"
 #include "runtime/store/view.h"
@@ -184,7 +185,6 @@ static int create_table(struct pst_client *c, struct pst_error *err)
 	uint64_t *offset = calloc(c->parts, sizeof(*offset));
 	struct pst_pool *pool = NULL;
 	struct pst_region *region = NULL;
-	struct pst_region_attr attr;
 	int rc;
 
 	if (!offset)
@@ -192,14 +192,7 @@ static int create_table(struct pst_client *c, struct pst_error *err)
 	rc = write_directories(c, &pool, offset, err);
 	if (rc < 0)
 		goto free_offset;
-	attr = (struct pst_region_attr){
-		.size = sizeof(attr),
-		.addr = pst_pool_base(pool),
-		.len = pst_pool_bytes(pool),
-		.fd = pst_pool_fd(pool),
-		.access = PST_ACCESS_READ,
-	};
-	rc = pst_region_register(c->fabric, &attr, &region, err);
+	rc = pst_pool_region(c->fabric, pool, PST_ACCESS_READ, &region, err);
 	if (rc < 0)
 		goto destroy_pool;
 	rc = create_parts(c, region, offset, err);

@@ -2,6 +2,7 @@
 #include "runtime/store/server.h"
 
 #include "rdma/fail.h"
+#include "runtime/store/region.h"
 #include "runtime/store/rpc.h"
 #include "runtime/store/shard.h"
 #include "runtime/store/slot.h"
@@ -62,20 +63,6 @@ static int fetch_directory(struct request *r, const struct pst_msg_table_create 
 	return 0;
 }
 
-static int register_pool(struct pst_server *s, struct pst_pool *pool, uint32_t access,
-			 struct pst_region **out, struct pst_error *err)
-{
-	struct pst_region_attr attr = {
-		.size = sizeof(attr),
-		.addr = pst_pool_base(pool),
-		.len = pst_pool_bytes(pool),
-		.fd = pst_pool_fd(pool),
-		.access = access,
-	};
-
-	return pst_region_register(s->fabric, &attr, out, err);
-}
-
 static int make_table(struct pst_server *s, struct request *r)
 {
 	const struct pst_msg_table_create *m = r->msg;
@@ -101,7 +88,8 @@ static int make_table(struct pst_server *s, struct request *r)
 	free(tensors);
 	if (rc < 0)
 		return rc;
-	rc = register_pool(s, pst_shard_snapshot(s->shard), PST_ACCESS_READ, &s->snapshot, &r->err);
+	rc = pst_pool_region(s->fabric, pst_shard_snapshot(s->shard), PST_ACCESS_READ, &s->snapshot,
+			     &r->err);
 	if (rc < 0) {
 		pst_shard_destroy(s->shard);
 		s->shard = NULL;
@@ -240,7 +228,8 @@ static int slot_open(struct pst_server *s, struct request *r)
 		pst_slot_create(s->shard, r->link, s->config.node, s->config.pool_flags, &slot,
 				&r->err);
 	if (slot) {
-		if (register_pool(s, slot->pool, PST_ACCESS_WRITE, &slot->region, &r->err) < 0) {
+		if (pst_pool_region(s->fabric, slot->pool, PST_ACCESS_WRITE, &slot->region,
+				    &r->err) < 0) {
 			pst_slot_destroy(slot);
 			slot = NULL;
 		} else {

@@ -25,18 +25,18 @@
 
 /* Types of requests; numbers are never used again. */
 enum {
-	PST_MSG_TABLE_CREATE = 1, /* engine to server */
-	PST_MSG_TABLE_INIT = 2,	  /* engine to server */
-	PST_MSG_TABLE_LOAD = 3,	  /* engine to server */
-	PST_MSG_TABLE_OPEN = 4,	  /* anyone to server */
-	PST_MSG_SLOT_OPEN = 5,	  /* engine to server */
-	PST_MSG_SLOT_ATTACH = 6,  /* worker to server */
-	PST_MSG_COMMIT = 7,	  /* engine to server */
-	PST_MSG_APPLY = 8,	  /* engine to server */
-	PST_MSG_SAVE = 9,	  /* engine to server */
-	PST_MSG_STAT = 10,	  /* anyone to anyone */
+	PST_MSG_TABLE_CREATE = 1,  /* engine to server */
+	PST_MSG_TABLE_INIT = 2,	   /* engine to server */
+	PST_MSG_TABLE_LOAD = 3,	   /* engine to server */
+	PST_MSG_TABLE_OPEN = 4,	   /* anyone to server */
+	PST_MSG_SLOT_OPEN = 5,	   /* engine to server */
+	PST_MSG_SLOT_ATTACH = 6,   /* worker to server */
+	PST_MSG_COMMIT = 7,	   /* engine to server */
+	PST_MSG_APPLY = 8,	   /* engine to server */
+	PST_MSG_SAVE = 9,	   /* engine to server */
+	PST_MSG_STAT = 10,	   /* anyone to anyone */
 	PST_MSG_WORKER_SETUP = 11, /* engine to worker */
-	PST_MSG_EXPERTS = 12,	  /* engine to worker */
+	PST_MSG_EXPERTS = 12,	   /* engine to worker */
 	PST_MSG_ANSWER = 0x8000,
 };
 
@@ -134,7 +134,7 @@ struct pst_snapshot_head {
 };
 
 #define PST_SNAPSHOT_MAGIC 0x31304b434f545350ull /* "PSTOCK01" */
-#define PST_VERSION_NONE (~0ull)
+#define PST_VERSION_NONE   (~0ull)
 
 /**
  * struct pst_slot_head - first bytes of a client's push slot, written by both
@@ -155,12 +155,12 @@ struct pst_slot_head {
  * worker that died may be heard late), and which tensor has arrived there.
  */
 #define PST_IMM(slot, version, tensor) \
-	((__u32)(slot) << 25 | ((__u32)(version) & 1) << 24 | (__u32)(tensor))
-#define PST_IMM_SLOT(imm) ((imm) >> 25)
+	((__u32)(slot) << 25 | ((__u32)(version)&1) << 24 | (__u32)(tensor))
+#define PST_IMM_SLOT(imm)    ((imm) >> 25)
 #define PST_IMM_VERSION(imm) ((imm) >> 24 & 1)
-#define PST_IMM_TENSOR(imm) ((imm) & 0xffffff)
-#define PST_MAX_SLOTS 128
-#define PST_MAX_TENSORS (1u << 24)
+#define PST_IMM_TENSOR(imm)  ((imm)&0xffffff)
+#define PST_MAX_SLOTS	     128
+#define PST_MAX_TENSORS	     (1u << 24)
 
 /**
  * struct pst_msg_table_create - make this server's shard of a table
