@@ -68,8 +68,13 @@ struct pst_train_options {
 	const char *config;	 /* a config.json; exactly one of them, none when resuming */
 	const char *const *data; /* files, directories, and @lists; .gz is read as it lies */
 	size_t ndata;
-	const char *out;    /* directory for checkpoints, created; NULL: none */
-	const char *resume; /* a checkpoint, or a directory of them: goes on from the last */
+	const char *out; /* directory for checkpoints, created; NULL: none */
+	/*
+	 * A checkpoint, or a directory of them: goes on from the last. The model and what
+	 * shapes the numbers (seed, batch, seq, learning rates ...) come from it; steps, and
+	 * where it runs, from here.
+	 */
+	const char *resume;
 	const char *fabric; /* "shm" */
 	uint32_t embedded;  /* 1: servers and workers are threads of this process */
 	uint32_t servers, workers;
