@@ -79,7 +79,8 @@ static void hear_batches(struct end *peer)
 	uint32_t next = 0;
 
 	while (next < 512) {
-		int n = pst_cq_wait(peer->cq, wc, 16, 30000);
+		int left = (int)(512 - next); /* what comes behind them is for hear() */
+		int n = pst_cq_wait(peer->cq, wc, left < 16 ? left : 16, 30000);
 
 		ASSERT_LT(0, n);
 		for (int i = 0; i < n; i++, next++) {
