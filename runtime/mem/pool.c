@@ -414,6 +414,8 @@ long pst_pool_audit(struct pst_pool *pool, int repair, struct pst_error *err)
 	pthread_mutex_lock(&pool->lock);
 	if (!rc) {
 		pool->audit = audit;
+		if (audit.elsewhere && !strstr(pool->note, "another node"))
+			note(pool, "pages are on another node: it is full (see numastat -m)");
 	} else if (!strstr(pool->note, "move_pages")) {
 		note(pool, "where its pages are is unknown: move_pages is denied (grant "
 			   "CAP_SYS_NICE)");

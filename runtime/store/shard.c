@@ -126,6 +126,17 @@ static int copy_directory(struct pst_shard *s, const struct pst_wire_tensor *fro
 	return check_names(s, err);
 }
 
+/* A pool whose pages are where they were asked for; what cannot be moved there is in its note. */
+static int make_pool(const struct pst_pool_options *po, struct pst_pool **out,
+		     struct pst_error *err)
+{
+	int rc = pst_pool_create(po, out, err);
+
+	if (!rc)
+		pst_pool_audit(*out, 1, NULL);
+	return rc;
+}
+
 static int make_masters(struct pst_shard *s, const struct pst_shard_options *o,
 			struct pst_error *err)
 {
@@ -136,7 +147,7 @@ static int make_masters(struct pst_shard *s, const struct pst_shard_options *o,
 	for (size_t i = 0; i < s->count; i++)
 		po.bytes += pst_shard_values(s, i) *
 			    align_up(pst_loader_room(PAGE - 1, s->tensor[i].bytes), PAGE);
-	rc = pst_pool_create(&po, &s->masters_pool, err);
+	rc = make_pool(&po, &s->masters_pool, err);
 	if (rc < 0)
 		return rc;
 	for (size_t i = 0; i < s->count; i++)
@@ -165,7 +176,7 @@ static int make_snapshot(struct pst_shard *s, const struct pst_shard_options *o,
 		.node = o->node,
 		.flags = o->pool_flags | PST_POOL_READERS,
 	};
-	int rc = pst_pool_create(&po, &s->snapshot_pool, err);
+	int rc = make_pool(&po, &s->snapshot_pool, err);
 
 	if (rc < 0)
 		return rc;

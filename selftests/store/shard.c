@@ -177,6 +177,20 @@ TEST_F(shard, a_step_of_another_version_changes_nothing)
 	EXPECT_EQ(-EINVAL, pst_shard_apply(self->shard, self->mask, self->grads, &apply));
 }
 
+/* Where pages really are is asked, or it is said that nobody knows. */
+TEST_F(shard, where_its_pages_are_is_checked)
+{
+	struct pst_pool *const pool[] = {pst_shard_masters(self->shard),
+					 pst_shard_snapshot(self->shard)};
+	struct pst_pool_stat stat;
+
+	for (int i = 0; i < 2; i++) {
+		pst_pool_stat(pool[i], &stat);
+		EXPECT_TRUE(stat.pages_checked == stat.bytes / stat.page_bytes ||
+			    strstr(stat.note, "move_pages"));
+	}
+}
+
 /* Numbers that would poison every weight change nothing. */
 TEST_F(shard, numbers_that_make_no_sense_are_refused)
 {
