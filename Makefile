@@ -5,7 +5,9 @@
 #	make run          install what is missing, build, train a model and let it write
 #	make quick        build, and run the tests that take a minute together
 #	make check        install what is missing, build in every way we have, run every test
+#	make vm-check     the tests that need RDMA, two NUMA nodes or an NVMe drive, in a virtual machine
 #	make bench        install what is missing, build, measure against limits and peers
+#	make soak         kill peers under load for SECONDS=600 over FABRIC=tcp (or shm, verbs)
 #	make install      into $(DESTDIR)$(prefix); make uninstall takes it out
 #	make clean        remove $(O)
 #	make tests        build the test programs; one is $(O)/selftests/AREA/NAME
@@ -40,6 +42,8 @@ SERVERS ?= 1
 DATA ?=
 OUT ?= $(O)/run
 RUN ?=
+SECONDS ?= 600
+FABRIC ?= tcp
 # As many jobs as there are CPUs, unless make was told.
 JOBS ?= $(shell nproc)
 ifeq ($(MAKELEVEL)$(filter clean,$(MAKECMDGOALS)),0)
@@ -63,7 +67,7 @@ CFLAGS ?= -O2 -g
 cflags := $(CFLAGS) -std=gnu11 -Wall -Wextra -Werror -fPIC -fvisibility=hidden -pthread \
 	  -ffp-contract=off -fno-math-errno
 ldflags := $(LDFLAGS) -pthread
-ldlibs := -ljansson -luring -lz -llzma -lm $(LDLIBS)
+ldlibs := -ljansson -luring -lcrypto -lisal -lz -llzma -lm $(LDLIBS)
 so-flags := -Wl,-z,defs
 ifneq ($(SAN),)
 cflags += -fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all
@@ -79,15 +83,17 @@ so := $(O)/libpenstock.so
 programs := $(daemon-programs) $(tools-programs)
 programs-o := $(foreach p,$(programs),$($(p)-y:%.c=$(O)/%.o))
 tests := $(selftests-programs:%=$(O)/selftests/%)
+vm-tests := $(selftests-vm:%=$(O)/selftests/%)
 benches := $(selftests-benches:%=$(O)/selftests/%)
 harness-o := $(selftests-lib:%.c=$(O)/%.o)
 fuzzers := $(selftests-fuzz:%=$(O)/selftests/fuzz/%)
-helpers-o := $(sort $(foreach t,$(selftests-programs) $(selftests-benches),$($(t)-y:%.c=$(O)/%.o)))
-all-o := $(lib-o) $(helpers-o) $(programs-o) $(harness-o) $(tests:%=%.o) $(benches:%=%.o) $(fuzzers:%=%.o)
+helpers-o := $(sort $(foreach t,$(selftests-programs) $(selftests-vm) $(selftests-benches),$($(t)-y:%.c=$(O)/%.o)))
+all-o := $(lib-o) $(helpers-o) $(programs-o) $(harness-o) $(tests:%=%.o) $(vm-tests:%=%.o) $(benches:%=%.o) $(fuzzers:%=%.o)
 
 .DEFAULT_GOAL := all
 all: $(programs:%=$(O)/%) $(lib) $(so)
 tests: $(tests)
+vm-tests: $(vm-tests)
 tsan-tests: $(selftests-tsan:%=$(O)/selftests/%)
 benches: $(benches)
 fuzzers: $(fuzzers)
@@ -155,14 +161,21 @@ $(O)/$(1): $($(1)-y:%.c=$(O)/%.o) $(so)
 	$(Q)$(CC) $(cflags) $(ldflags) -o $$@ $$(filter %.o,$$^) -L$(O) -Wl,--as-needed -lpenstock $(ldlibs) \
 		'-Wl,-rpath,$$$$ORIGIN$(if $(findstring /,$(1)),/..):$$$$ORIGIN/../lib'
 endef
-$(foreach p,$(programs),$(eval $(call program,$(p))))
+# But for those of the list, which stand on the leaves below the library's face.
+define static-program
+$(O)/$(1): $($(1)-y:%.c=$(O)/%.o) $(lib)
+	@mkdir -p $$(@D)
+	$$(call said,LD)
+	$(Q)$(CC) $(cflags) $(ldflags) -o $$@ $$(filter %.o,$$^) $(lib) $(ldlibs)
+endef
+$(foreach p,$(programs),$(eval $(call $(if $(filter $(p),$(tools-static)),static-)program,$(p))))
 
 # A test is one source beside the harness; it sees the library's inside.
 $(O)/selftests/%: $(O)/selftests/%.o $(harness-o) $(lib)
 	$(call said,LD)
 	$(Q)$(CC) $(cflags) $(ldflags) -o $@ $(filter %.o,$^) $(lib) $(ldlibs)
 # What NAME-y lists is linked in besides.
-$(foreach t,$(selftests-programs) $(selftests-benches),$(if $($(t)-y),$(eval \
+$(foreach t,$(selftests-programs) $(selftests-vm) $(selftests-benches),$(if $($(t)-y),$(eval \
 	$(O)/selftests/$(t): $($(t)-y:%.c=$(O)/%.o))))
 $(fuzzers): $(O)/selftests/fuzz/%: $(O)/selftests/fuzz/%.o $(lib)
 	$(call said,LD)
@@ -175,6 +188,17 @@ quick: all tests
 check:
 	@tools/deps.sh build check
 	@MAKEFLAGS= O='$(O)' MAKE='$(MAKE)' JOBS='$(JOBS)' selftests/check
+vm-check:
+	@tools/deps.sh build
+	@$(MAKE) all vm-tests
+	@O='$(O)' selftests/vm/run -t 600 -- selftests/run -O $(O) -j 1 $(selftests-vm) \
+		$(selftests-vm-scripts)
+
+# Peers under load are killed at random moments, for as long as is wanted.
+soak: all tests
+	@SECONDS=$(SECONDS) TEST_TIMEOUT=$$(($(SECONDS) + 120)) $(if $(filter verbs,$(FABRIC)), \
+		KILLS_HOST=10.0.0.2 selftests/vm/run -t $$(($(SECONDS) + 180)) --) \
+		$(O)/selftests/rdma/kills .$(FABRIC).
 
 # A recipe of two steps: what was missing when make began is there when it looks again.
 run:
@@ -187,7 +211,7 @@ run:
 
 # Limits, peers and ours, one after the other: nothing else should run meanwhile.
 bench:
-	@tools/deps.sh build bench
+	@tools/deps.sh build bench vm
 	@$(MAKE) all $(benches)
 	@set -e; export O=$(abspath $(O)); for bench in $(selftests-benches:%=$(O)/selftests/%) \
 		$(selftests-bench-scripts:%=selftests/%); do \
@@ -227,6 +251,8 @@ clean:
 # What scripts ask of the lists.
 list-installed:
 	@echo $(filter-out examples/%,$(programs))
+list-static:
+	@echo $(tools-static)
 list-%:
 	@echo $(selftests-$*)
 
@@ -234,7 +260,7 @@ help:
 	@sed -n 's/^#	//p' Makefile
 
 -include $(all-o:.o=.d)
-.PHONY: all tests tsan-tests benches fuzzers run quick check bench install uninstall format-check clean help \
-	list-installed FORCE
+.PHONY: all tests vm-tests tsan-tests benches fuzzers run quick check vm-check bench soak install uninstall format-check clean help \
+	list-installed list-static FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:

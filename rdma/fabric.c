@@ -51,16 +51,24 @@ int pst_fabric_open(const char *url, struct pst_fabric **out, struct pst_error *
 {
 	const struct pst_fabric_ops *ops = ops_of(url);
 	struct pst_fabric *fab;
+	struct pst_url parsed;
 	int rc;
 
 	if (!ops)
 		return unknown_scheme(url, err);
+	rc = pst_url_parse(url, &parsed, err);
+	if (rc)
+		return rc;
 	fab = calloc(1, sizeof(*fab));
 	if (!fab)
 		return pst_fail(err, -ENOMEM, "fabric %s: out of memory", url);
 	fab->ops = ops;
+	fab->set = parsed.set;
+	LIST_INIT(&fab->cqs);
+	pthread_mutex_init(&fab->lock, NULL);
 	rc = ops->open ? ops->open(fab, err) : 0;
 	if (rc) {
+		pthread_mutex_destroy(&fab->lock);
 		free(fab);
 		return rc;
 	}
@@ -74,22 +82,35 @@ void pst_fabric_close(struct pst_fabric *fab)
 		return;
 	if (fab->ops->close)
 		fab->ops->close(fab);
+	pthread_mutex_destroy(&fab->lock);
 	free(fab);
+}
+
+const struct pst_settings *pst_fabric_settings(const struct pst_fabric *fab)
+{
+	return &fab->set;
+}
+
+static void add_up(struct pst_fabric_stat *sum, const struct pst_fabric_counters *c)
+{
+#define X(name) sum->name += atomic_load_explicit(&c->name, memory_order_relaxed);
+	PST_COUNTERS(X)
+#undef X
 }
 
 void pst_fabric_stat(const struct pst_fabric *fab, struct pst_fabric_stat *out)
 {
-	const struct pst_fabric_counters *c = &fab->count;
+	struct pst_fabric *f = (struct pst_fabric *)(uintptr_t)fab; /* for its lock */
+	const struct pst_cq *cq;
 
-	*out = (struct pst_fabric_stat){
-		.read_bytes = atomic_load_explicit(&c->read_bytes, memory_order_relaxed),
-		.write_bytes = atomic_load_explicit(&c->write_bytes, memory_order_relaxed),
-		.copied_bytes = atomic_load_explicit(&c->copied_bytes, memory_order_relaxed),
-		.messages = atomic_load_explicit(&c->messages, memory_order_relaxed),
-		.immediates = atomic_load_explicit(&c->immediates, memory_order_relaxed),
-		.doorbells = atomic_load_explicit(&c->doorbells, memory_order_relaxed),
-		.links_lost = atomic_load_explicit(&c->links_lost, memory_order_relaxed),
-	};
+	*out = (struct pst_fabric_stat){0};
+	add_up(out, &f->count);
+	pthread_mutex_lock(&f->lock);
+	LIST_FOREACH(cq, &f->cqs, on_fabric)
+	{
+		add_up(out, &cq->count);
+	}
+	pthread_mutex_unlock(&f->lock);
 }
 
 /* The right to write includes the right to read, on every fabric. */
@@ -110,6 +131,10 @@ static int check_region(const struct pst_region_attr *attr, struct pst_error *er
 	if (!attr->access || attr->access & ~ACCESS_ALL)
 		return pst_fail(err, -EINVAL, "region: access %#x is not one of read, write",
 				attr->access);
+	if (attr->flags & ~PST_REGION_DMABUF || attr->reserved)
+		return pst_fail(err, -EINVAL, "region: flags %#x are unknown", attr->flags);
+	if (attr->flags & PST_REGION_DMABUF && attr->fd < 0)
+		return pst_fail(err, -EINVAL, "region: a dma-buf is named by its fd");
 	return 0;
 }
 
@@ -132,6 +157,7 @@ int pst_region_register(struct pst_fabric *fab, const struct pst_region_attr *at
 		.len = attr->len,
 		.fd = attr->fd,
 		.access = full_access(attr->access),
+		.flags = attr->flags,
 	};
 	rc = fab->ops->region_register(region, err);
 	if (rc) {
@@ -153,13 +179,32 @@ void pst_region_release(struct pst_region *region)
 
 int pst_cq_create(struct pst_fabric *fab, struct pst_cq **out, struct pst_error *err)
 {
-	return fab->ops->cq_create(fab, out, err);
+	int rc = fab->ops->cq_create(fab, out, err);
+
+	if (rc)
+		return rc;
+	pthread_mutex_lock(&fab->lock);
+	LIST_INSERT_HEAD(&fab->cqs, *out, on_fabric);
+	pthread_mutex_unlock(&fab->lock);
+	return 0;
 }
 
 void pst_cq_destroy(struct pst_cq *cq)
 {
-	if (cq)
-		cq->fab->ops->cq_destroy(cq);
+	struct pst_fabric_counters last;
+	struct pst_fabric *fab;
+
+	if (!cq)
+		return;
+	fab = cq->fab;
+	pthread_mutex_lock(&fab->lock);
+	LIST_REMOVE(cq, on_fabric);
+	pthread_mutex_unlock(&fab->lock);
+	last = cq->count;
+#define X(name) pst_count(&fab->count.name, last.name);
+	PST_COUNTERS(X)
+#undef X
+	fab->ops->cq_destroy(cq);
 }
 
 int pst_cq_poll(struct pst_cq *cq, struct pst_wc *wc, int n)
@@ -177,22 +222,39 @@ void pst_cq_wake(struct pst_cq *cq)
 	cq->fab->ops->cq_wake(cq);
 }
 
-static int check_scheme(const struct pst_cq *cq, const char *url, struct pst_error *err)
+/* @url for a fabric's own functions: of its scheme, and without settings. */
+static int plain_url(const struct pst_cq *cq, const char *url, char plain[PST_URL_MAX],
+		     struct pst_error *err)
 {
 	const char *scheme = cq->fab->ops->scheme;
+	struct pst_url parsed;
+	int rc;
 
-	if (has_scheme(cq->fab->ops, url))
-		return 0;
 	if (!ops_of(url))
 		return unknown_scheme(url, err);
-	return pst_fail(err, -EINVAL, "%s: this completion queue is of the %s fabric", url, scheme);
+	if (!has_scheme(cq->fab->ops, url))
+		return pst_fail(err, -EINVAL, "%s: this completion queue is of the %s fabric", url,
+				scheme);
+	rc = pst_url_parse(url, &parsed, err);
+	if (rc)
+		return rc;
+	if (snprintf(plain, PST_URL_MAX, "%s://%s", scheme, parsed.name) >= PST_URL_MAX)
+		return pst_fail(err, -ENAMETOOLONG, "%s: a URL may have %d characters", url,
+				PST_URL_MAX - 1);
+	return 0;
 }
 
 int pst_listen(struct pst_cq *cq, const char *url, struct pst_listener **out, struct pst_error *err)
 {
-	int rc = check_scheme(cq, url, err);
+	char plain[PST_URL_MAX];
+	int rc = plain_url(cq, url, plain, err);
 
-	return rc ? rc : cq->fab->ops->listen(cq, url, out, err);
+	return rc ? rc : cq->fab->ops->listen(cq, plain, out, err);
+}
+
+const char *pst_listener_url(const struct pst_listener *listener)
+{
+	return listener->url;
 }
 
 void pst_listener_close(struct pst_listener *listener)
@@ -204,9 +266,10 @@ void pst_listener_close(struct pst_listener *listener)
 int pst_connect(struct pst_cq *cq, const char *url, int timeout_ms, struct pst_link **out,
 		struct pst_error *err)
 {
-	int rc = check_scheme(cq, url, err);
+	char plain[PST_URL_MAX];
+	int rc = plain_url(cq, url, plain, err);
 
-	return rc ? rc : cq->fab->ops->connect(cq, url, timeout_ms, out, err);
+	return rc ? rc : cq->fab->ops->connect(cq, plain, timeout_ms, out, err);
 }
 
 void pst_link_close(struct pst_link *link)
@@ -235,6 +298,22 @@ int pst_link_peer_pid(const struct pst_link *link)
 	return link->pid;
 }
 
+const char *pst_link_why(const struct pst_link *link)
+{
+	return link->trace.why;
+}
+
+int pst_link_recent(const struct pst_link *link, struct pst_recent *out, int n)
+{
+	const struct pst_trace *t = &link->trace;
+	uint64_t there = t->posted < PST_RECENT ? t->posted : PST_RECENT;
+	int i = 0;
+
+	for (; i < n && (uint64_t)i < there; i++)
+		out[i] = t->recent[(t->posted - 1 - (uint64_t)i) % PST_RECENT];
+	return i;
+}
+
 int pst_link_grant(struct pst_link *link, struct pst_region *region, uint32_t access,
 		   struct pst_key *out)
 {
@@ -253,7 +332,9 @@ int pst_link_map(struct pst_link *link, struct pst_key key, uint32_t access, voi
 
 	if (!access || access & ~ACCESS_ALL)
 		return -EINVAL;
-	return ops->link_map ? ops->link_map(link, key, access, addr, len) : -EOPNOTSUPP;
+	if (!ops->link_map || !link->cq->fab->set.map)
+		return -EOPNOTSUPP;
+	return ops->link_map(link, key, access, addr, len);
 }
 
 /* Is [@addr, @addr + @len) inside of @region? */
@@ -280,13 +361,18 @@ static bool well_formed(const struct pst_link *link, const struct pst_wr *wr)
 
 int pst_link_post(struct pst_link *link, const struct pst_wr *wr, int n)
 {
-	int good = 0;
+	int good = 0, taken;
 
 	while (good < n && well_formed(link, &wr[good]))
 		good++;
 	if (!good)
 		return n ? -EINVAL : 0;
-	return link->cq->fab->ops->link_post(link, wr, good);
+	/* before they are posted: one that fails at once finds its entry */
+	for (int i = 0; i < good; i++)
+		pst_trace_post(&link->trace, &wr[i]);
+	taken = link->cq->fab->ops->link_post(link, wr, good);
+	link->trace.posted -= (uint64_t)(good - (taken > 0 ? taken : 0));
+	return taken;
 }
 
 static int64_t now_ms(void)
@@ -305,18 +391,23 @@ int pst_link_send(struct pst_link *link, const void *msg, size_t len, int timeou
 		.local_addr = (void *)(uintptr_t)msg,
 		.len = len,
 	};
-	int64_t end = timeout_ms < 0 ? INT64_MAX : now_ms() + timeout_ms;
+	int rc = pst_link_post(link, &wr, 1);
+	int64_t end;
 
+	/* mostly there is room, and no time to lose on clocks */
+	if (rc)
+		return rc < 0 ? rc : 0;
+	end = timeout_ms < 0 ? INT64_MAX : now_ms() + timeout_ms;
 	for (;;) {
-		int rc = pst_link_post(link, &wr, 1);
 		int64_t left = timeout_ms < 0 ? -1 : end - now_ms();
 
-		if (rc)
-			return rc < 0 ? rc : 0;
 		if (left < 0 && timeout_ms >= 0)
 			left = 0;
 		rc = link->cq->fab->ops->link_room(link, (int)left);
 		if (rc)
 			return rc;
+		rc = pst_link_post(link, &wr, 1);
+		if (rc)
+			return rc < 0 ? rc : 0;
 	}
 }

@@ -3,8 +3,11 @@
  * fabric.h - one-sided memory access and small messages between processes.
  *
  * The model
- *   fabric  one way of reaching peers, opened from the scheme of a URL:
- *           shm://name (one host, shared memory). Counts what it moves.
+ *   fabric  one way of reaching peers, opened from a URL (rdma/url.h):
+ *           shm://name        one host, shared memory
+ *           tcp://host:port   sockets
+ *           verbs://host:port RDMA: InfiniBand, RoCE, iWARP
+ *           Counts what it moves. Its settings are the URL's (below).
  *   region  memory that links may be given: registered once with the fabric.
  *           Over shm a region is a whole memfd: what a peer must not see
  *           stands in another region.
@@ -35,6 +38,27 @@
  *   Where pst_link_map() works (shm), memory can be used in place and nothing
  *   moves at all; a zero-length write with PST_WR_IMM then says "it is there".
  *
+ * Settings, from the URL that a fabric is opened with (?name=value&name=value)
+ *   timeout=MS  every outstanding request ends within this time of its last
+ *               progress, and a silent peer is given up (default 2000; 100 to 600000;
+ *               not over shm, where the kernel tells of a death at once)
+ *   key=FILE    what both sides of a tcp or verbs link must share (rdma/secret.h);
+ *               default $PENSTOCK_KEY, then ~/.config/penstock/key. There is no way without one.
+ *   crc=0|1     CRC32C on every message (default 1)
+ *   links=N     most links that a listener takes (default 1024)
+ *   poll=0|1    1: pst_cq_wait spins instead of sleeping (default 0)
+ *   conns=N     tcp: connections per link (default 1)
+ *   io=auto|uring|epoll  tcp: how sockets are driven; uring is an error where io_uring is denied
+ *   dev=A,B     verbs: only these devices, one rail each
+ *   chunk=BYTES verbs: a region is registered in pieces of this size, side by side (default 1 GiB)
+ *   map=0|1     shm: 0 refuses pst_link_map, as if the memory were far away
+ * host may be a list, host,host: one rail each (verbs). Another name or value is -EINVAL.
+ *
+ * Who is let in: over shm the same user or root, by the socket. Over tcp and
+ * verbs both sides prove with fresh challenges that they have the same key
+ * (rdma/handshake.h). What is sent is neither hidden nor signed: a network
+ * whose wires strangers can reach needs a tunnel.
+ *
  * Hostile peers: messages are copied to private memory before the caller sees
  * them, lengths are checked, a peer that breaks the ring loses its link. It can
  * reach nothing but what was granted, read-only regions cannot be mapped writable.
@@ -54,6 +78,7 @@
 #include <stdint.h>
 
 struct pst_fabric;
+struct pst_settings;
 struct pst_region;
 struct pst_listener;
 struct pst_link;
@@ -109,8 +134,22 @@ struct pst_wc {
 	uint16_t op;
 	uint32_t imm;
 	uint32_t len;
+	uint32_t cause; /* enum pst_cause, why it failed; pst_link_why() says it in words */
 	const void *msg;
 };
+
+/* One of the last requests of a link, for who looks for a fault. */
+struct pst_recent {
+	uint64_t id;
+	uint64_t region; /* SEND: 0; else low half of the key that it named */
+	uint64_t remote_off;
+	uint64_t len;
+	uint16_t op;
+	uint16_t flags;
+	int32_t status; /* 0 also while it is under way */
+};
+
+#define PST_RECENT 64 /* of them are kept for each link */
 
 /* What moved, ever, through one fabric (payload only, not messages). */
 struct pst_fabric_stat {
@@ -121,28 +160,46 @@ struct pst_fabric_stat {
 	uint64_t immediates;   /* immediates sent */
 	uint64_t doorbells;    /* wake-ups of a sleeping peer */
 	uint64_t links_lost;
+	uint64_t links_refused; /* peers that were not let in */
+	uint64_t rails_lost;
+	uint64_t replayed; /* requests or slices done again on another rail */
+	uint64_t crc_bad;  /* messages that arrived broken, and were asked for again */
+	uint64_t registered_bytes;
+	uint64_t registered_ns; /* time that it took, all together */
 };
 
 /*
- * Open the fabric that @url's scheme names; the rest of the URL is not looked
- * at. -EPROTONOSUPPORT for an unknown scheme (the text lists those there are).
+ * Open the fabric that @url's scheme names, with the settings in @url; host and
+ * port are not looked at. -EINVAL for a setting that there is not, -EPROTONOSUPPORT for an unknown
+ * scheme (the text lists those there are), -ENODEV where this machine has no such device or library
+ * (the text says what to install or load).
  */
 int pst_fabric_open(const char *url, struct pst_fabric **out, struct pst_error *err);
 void pst_fabric_close(struct pst_fabric *fab);
 void pst_fabric_stat(const struct pst_fabric *fab, struct pst_fabric_stat *out);
+/* What it was opened with (rdma/url.h). */
+const struct pst_settings *pst_fabric_settings(const struct pst_fabric *fab);
 
 /*
  * Register @len bytes at @addr, backed by @fd from its offset 0 (shm needs an
  * fd, and the fd must be a memfd of at least @len bytes, huge pages or not, made
  * with MFD_ALLOW_SEALING: it is sealed against shrinking here; -EINVAL otherwise).
  * @access is the most that a grant may give. The fd is borrowed, not closed.
+ * With PST_REGION_DMABUF @fd is a dma-buf (memory of a GPU) and @addr what
+ * local_addr counts in; -EOPNOTSUPP where the fabric or the device cannot take it.
  */
+enum pst_region_flags {
+	PST_REGION_DMABUF = 1,
+};
+
 struct pst_region_attr {
 	size_t size; /* sizeof(struct pst_region_attr) */
 	void *addr;
 	uint64_t len;
 	int fd; /* -1: none */
 	uint32_t access;
+	uint32_t flags; /* enum pst_region_flags */
+	uint32_t reserved;
 };
 
 int pst_region_register(struct pst_fabric *fab, const struct pst_region_attr *attr,
@@ -167,16 +224,19 @@ void pst_cq_wake(struct pst_cq *cq);
 
 /*
  * Accept connections at @url. -EADDRINUSE when somebody live serves it.
- * A connection is set up without blocking the listener; only peers of the same
- * user (or root) are let in.
+ * A connection is set up without blocking the listener, within the fabric's timeout.
+ * Port 0 takes a free one.
  */
 int pst_listen(struct pst_cq *cq, const char *url, struct pst_listener **out,
 	       struct pst_error *err);
+/* Where it listens: @url without settings, with the port that it has. Valid until it is closed. */
+const char *pst_listener_url(const struct pst_listener *listener);
 void pst_listener_close(struct pst_listener *listener);
 
 /*
  * Connect to @url, trying until @timeout_ms have passed (the server may still
- * be starting). -ETIMEDOUT, -ECONNREFUSED, -EACCES (other user), -EPROTO.
+ * be starting), less and less often. -ETIMEDOUT, -ECONNREFUSED, -EACCES (other user,
+ * other key), -EHOSTUNREACH, -EPROTO.
  */
 int pst_connect(struct pst_cq *cq, const char *url, int timeout_ms, struct pst_link **out,
 		struct pst_error *err);
@@ -190,7 +250,15 @@ void *pst_link_user(const struct pst_link *link);
 
 /* Who the peer is: "shm://name pid 123", valid while the link is. */
 const char *pst_link_peer(const struct pst_link *link);
-int pst_link_peer_pid(const struct pst_link *link);
+int pst_link_peer_pid(const struct pst_link *link); /* 0: on another host */
+
+/*
+ * The link's last failure in one sentence: rail, peer, what was asked of which
+ * region, the likely cause and what mends it. "" when nothing failed. Valid until the next poll.
+ */
+const char *pst_link_why(const struct pst_link *link);
+/* The last requests, newest first: up to @n of them, their number. */
+int pst_link_recent(const struct pst_link *link, struct pst_recent *out, int n);
 
 /*
  * Give the peer @access to @region over this link; the key is for its messages.

@@ -12,24 +12,35 @@
 #ifndef PST_FABRIC_OPS_H
 #define PST_FABRIC_OPS_H
 
+#include "rdma/cause.h"
 #include "rdma/fabric.h"
+#include "rdma/url.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
+#include <sys/queue.h>
+
+/* The fields of struct pst_fabric_stat. */
+/* clang-format off */
+#define PST_COUNTERS(X) \
+	X(read_bytes) X(write_bytes) X(copied_bytes) X(messages) X(immediates) X(doorbells) \
+	X(links_lost) X(links_refused) X(rails_lost) X(replayed) X(crc_bad) \
+	X(registered_bytes) X(registered_ns)
+/* clang-format on */
 
 struct pst_fabric_counters {
-	_Atomic uint64_t read_bytes;
-	_Atomic uint64_t write_bytes;
-	_Atomic uint64_t copied_bytes;
-	_Atomic uint64_t messages;
-	_Atomic uint64_t immediates;
-	_Atomic uint64_t doorbells;
-	_Atomic uint64_t links_lost;
+#define X(name) _Atomic uint64_t name;
+	PST_COUNTERS(X)
+#undef X
 };
 
 struct pst_fabric {
 	const struct pst_fabric_ops *ops;
-	void *priv; /* the fabric's own, from open */
-	struct pst_fabric_counters count;
+	struct pst_settings set;	  /* from the URL that it was opened with */
+	void *priv;			  /* the fabric's own, from open */
+	struct pst_fabric_counters count; /* by any thread: pst_count() */
+	pthread_mutex_t lock;		  /* of the list */
+	LIST_HEAD(, pst_cq) cqs;
 };
 
 struct pst_region {
@@ -39,22 +50,27 @@ struct pst_region {
 	uint64_t len;
 	int fd;
 	uint32_t access;
+	uint32_t flags;
 	void *priv; /* the fabric's own, from region_register */
 };
 
 struct pst_cq {
 	struct pst_fabric *fab;
+	LIST_ENTRY(pst_cq) on_fabric;	  /* the front's */
+	struct pst_fabric_counters count; /* by its owner alone: pst_count_mine() */
 };
 
 struct pst_listener {
 	struct pst_cq *cq;
+	char url[PST_URL_MAX]; /* without settings, with the real port */
 };
 
 struct pst_link {
 	struct pst_cq *cq;
 	void *user;
 	int pid;
-	char peer[160];
+	char peer[PST_URL_MAX + 24];
+	struct pst_trace trace; /* the last requests, and the last failure */
 };
 
 struct pst_fabric_ops {
@@ -78,7 +94,8 @@ struct pst_fabric_ops {
 	/* Required; must not block. Thread: any. */
 	void (*cq_wake)(struct pst_cq *cq);
 
-	/* Required; @url has this scheme. Thread: owner. */
+	/* Required; @url has this scheme and no settings (those are in the fabric). Thread: owner.
+	 */
 	int (*listen)(struct pst_cq *cq, const char *url, struct pst_listener **out,
 		      struct pst_error *err);
 	void (*listener_close)(struct pst_listener *listener);
@@ -110,6 +127,13 @@ static inline void pst_count(_Atomic uint64_t *counter, uint64_t n)
 {
 	if (n)
 		atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+/* The same where one thread alone counts: a locked addition is a good part of a small request. */
+static inline void pst_count_mine(_Atomic uint64_t *counter, uint64_t n)
+{
+	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
+			      memory_order_relaxed);
 }
 
 #endif /* PST_FABRIC_OPS_H */

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# deps.sh [build|run|check|bench]... - install the Debian packages that are missing
+# deps.sh [build|run|check|bench|vm]... - install the Debian packages that are missing
 #
 # Says which, and what each is for, then calls apt-get, by sudo when not root. When all is there it
 # does and prints nothing. With PENSTOCK_NO_INSTALL=1 it only says what is missing, and fails.
@@ -15,9 +15,12 @@ packages()
 		build make builds it
 		build pkg-config tells other programs how to link with it
 		build libc6-dev the C library's headers
+		build libisal-dev counts checksums of messages
 		build libjansson-dev reads config.json and safetensors headers
 		build liblzma-dev reads .xz text
+		build librdmacm-dev the headers of RDMA, for the verbs fabric
 		build liburing-dev reads files by io_uring
+		build libssl-dev proves that both ends of a link have the same key
 		build zlib1g-dev reads .gz text
 		run gzip its manual pages are training text
 		run manpages its manual pages are training text
@@ -29,8 +32,18 @@ packages()
 		check libclang-rt-dev the sanitizers of clang
 		check mandoc checks manual pages
 		bench fio the peer of our loader
+		bench iperf3 the peer of our tcp fabric
 		bench libdpdk-dev the peer of our pool
 		bench libopenblas0-serial the peer of our kernels
+		bench perftest the peer of our verbs fabric
+		bench ucx-utils the peer of our shm and tcp fabrics
+		vm binutils takes from modules what guests need not
+		vm ibverbs-providers drives RDMA devices
+		vm iproute2 sets up links and RDMA devices
+		vm libc6-dev the C library's headers, and what static programs need of it
+		vm librdmacm1 connects RDMA devices
+		vm qemu-system-x86 is the machine that guests run on
+		vm xz-utils unpacks their kernel
 	END
 }
 
@@ -52,7 +65,7 @@ for group in "${@:-build}"; do
 	done <<-END
 		$(packages)
 	END
-	[ -n "$known" ] || { echo "deps.sh: no group '$group' (build, run, check, bench)" >&2; exit 2; }
+	[ -n "$known" ] || { echo "deps.sh: no group '$group' (build, run, check, bench, vm)" >&2; exit 2; }
 done
 [ -n "$missing" ] || exit 0
 

@@ -31,9 +31,11 @@ else
 	while read -r header library package; do
 		builds "$header" "$library" || missing="$missing $package"
 	done <<-END
+		isa-l/crc.h isal libisal-dev
 		jansson.h jansson libjansson-dev
 		liburing.h uring liburing-dev
 		lzma.h lzma liblzma-dev
+		openssl/evp.h crypto libssl-dev
 		zlib.h z zlib1g-dev
 	END
 fi
@@ -57,8 +59,12 @@ if [ "$limit" != unlimited ] && [ "$limit" -lt 1048576 ] && [ "$(id -u)" -ne 0 ]
 	off "locking more than $limit KiB of memory" "ulimit -l" \
 		"a line '$(id -un) - memlock unlimited' in /etc/security/limits.conf"
 fi
+builds rdma/rdma_cma.h c ||
+	off "the verbs fabric" "no rdma/rdma_cma.h" "apt-get install librdmacm-dev libibverbs-dev"
 command -v clang >/dev/null 2>&1 ||
 	off "clang, thread sanitizer and fuzz runs of make check" "no clang" "tools/deps.sh check"
+command -v qemu-system-x86_64 >/dev/null 2>&1 ||
+	off "the virtual machine of make vm-check" "no qemu-system-x86_64" "tools/deps.sh vm"
 command -v fio >/dev/null 2>&1 || off "fio beside our loader in make bench" "no fio" "tools/deps.sh bench"
 builds stdlib.h :libopenblas.so.0 ||
 	off "OpenBLAS beside our kernels in make bench" "no libopenblas.so.0" "tools/deps.sh bench"

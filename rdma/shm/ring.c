@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "rdma/shm_ring.h"
+#include "rdma/shm/ring.h"
 
 #include <errno.h>
 #include <string.h>

@@ -3,12 +3,12 @@
  * shm.h - the inside of the shm fabric: its objects and which file does what.
  *
  *	shm.c		the table of functions; regions
- *	shm_cq.c	polling, sleeping and waking
- *	shm_link.c	a link: requests, what comes from the peer, its death
- *	shm_grant.c	keys: granting, taking in, mapping
- *	shm_setup.c	listener and the set-up of what it accepts
- *	shm_connect.c	the connector's side of it
- *	shm_ring.c	the rings	shm_sock.c  the sockets
+ *	cq.c	polling, sleeping and waking
+ *	link.c	a link: requests, what comes from the peer, its death
+ *	grant.c	keys: granting, taking in, mapping
+ *	setup.c	listener and the set-up of what it accepts
+ *	connect.c	the connector's side of it
+ *	ring.c	the rings	sock.c  the sockets
  *
  * Data goes through the rings and mapped regions. The socket carries set-up,
  * grants (fds) and doorbells, and its end is how a death is seen. Doorbells are
@@ -19,8 +19,8 @@
 #define PST_SHM_H
 
 #include "rdma/ops.h"
-#include "rdma/shm_ring.h"
-#include "rdma/shm_sock.h"
+#include "rdma/shm/ring.h"
+#include "rdma/shm/sock.h"
 
 #include <sys/queue.h>
 #include <sys/types.h>
@@ -42,10 +42,12 @@ struct shm_cq {
 	int epfd;
 	struct shm_source wake;
 	bool woken;
-	unsigned int polls;  /* since the sockets were looked at */
-	int64_t looked;	     /* and when, in coarse ms */
-	unsigned int used;   /* of bufs, in this poll */
-	unsigned char *bufs; /* SHM_BUFS of PST_MSG_MAX */
+	unsigned int polls;	    /* since the sockets were looked at */
+	unsigned int skip, skipped; /* polls that do not look at the clock */
+	int64_t looked;		    /* and when, in coarse ms */
+	unsigned int used;	    /* of bufs, in this poll */
+	unsigned int taken;	    /* links that listeners took, and that are not closed */
+	unsigned char *bufs;	    /* SHM_BUFS of PST_MSG_MAX */
 	TAILQ_HEAD(, shm_link) links;
 	TAILQ_HEAD(, shm_listener) listeners;
 };
@@ -70,6 +72,7 @@ struct shm_given {
 struct shm_done {
 	uint64_t id;
 	int32_t status;
+	uint32_t cause;
 	uint16_t op;
 };
 
@@ -90,6 +93,7 @@ struct shm_link {
 	int why;	   /* it is no longer live */
 	unsigned int left; /* DYING: items that may still be handed out */
 	bool announce;	   /* PST_WC_CONNECTED is due */
+	bool accepted;	   /* by a listener of this cq */
 	bool want_room;	   /* a post was cut short by a full ring */
 	uint32_t done_head, done_tail;
 	struct shm_done done[SHM_DONE_MAX];
@@ -101,7 +105,7 @@ struct shm_link {
 /* shm.c */
 int64_t pst_shm_now(void); /* monotonic ms */
 
-/* shm_cq.c */
+/* cq.c */
 int pst_shm_cq_create(struct pst_fabric *fab, struct pst_cq **out, struct pst_error *err);
 void pst_shm_cq_destroy(struct pst_cq *cq);
 int pst_shm_cq_poll(struct pst_cq *cq, struct pst_wc *wc, int n);
@@ -112,7 +116,7 @@ void pst_shm_unwatch(struct shm_cq *cq, struct shm_source *src);
 /* A buffer that stays valid until the next poll, NULL if there is none left. */
 void *pst_shm_buf(struct shm_cq *cq);
 
-/* shm_link.c */
+/* link.c */
 /*
  * A link on a connected socket and the memfd of its rings; @side is the ring
  * that this end writes: 0 for the connector, 1 for the listener. On success the
@@ -130,7 +134,7 @@ bool pst_shm_link_has_room(struct shm_link *link);
 /* Read what is on the socket. */
 void pst_shm_link_read(struct shm_link *link);
 
-/* shm_grant.c */
+/* grant.c */
 int pst_shm_link_grant(struct pst_link *link, struct pst_region *region, uint32_t access,
 		       struct pst_key *out);
 int pst_shm_link_map(struct pst_link *link, struct pst_key key, uint32_t access, void **addr,
@@ -138,11 +142,18 @@ int pst_shm_link_map(struct pst_link *link, struct pst_key key, uint32_t access,
 /* The grant behind @key, mapped. -ENOENT, -EACCES, or why it could not be mapped. */
 int pst_shm_find(struct shm_link *link, const struct pst_key *key, uint32_t access,
 		 struct shm_taken **out);
+/* Is @t, which may be none (all zero), the mapped grant of @key, and good for @access? */
+static inline bool pst_shm_allows(const struct shm_taken *t, const struct pst_key *key,
+				  uint32_t access)
+{
+	return t->addr && t->key.k[0] == key->k[0] && t->key.k[1] == key->k[1] &&
+	       !(access & ~t->access);
+}
 /* A grant came; takes @fd in any case. -EPROTO if it is not one. */
 int pst_shm_take(struct shm_link *link, uint32_t access, uint64_t len, struct pst_key key, int fd);
 void pst_shm_drop_grants(struct shm_link *link);
 
-/* shm_setup.c */
+/* setup.c */
 struct shm_listener;
 int pst_shm_listen(struct pst_cq *cq, const char *url, struct pst_listener **out,
 		   struct pst_error *err);
@@ -152,7 +163,7 @@ void pst_shm_listeners_close(struct shm_cq *cq);
 /* End set-ups that take too long. When to come back, in ms of pst_shm_now(); -1: never. */
 int64_t pst_shm_listeners_tick(struct shm_cq *cq);
 
-/* shm_connect.c */
+/* connect.c */
 int pst_shm_connect(struct pst_cq *cq, const char *url, int timeout_ms, struct pst_link **out,
 		    struct pst_error *err);
 

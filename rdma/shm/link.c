@@ -8,8 +8,8 @@
  * so that a peer which goes on writing cannot keep the link dying), then
  * PST_WC_DOWN, once.
  */
-#include "rdma/shm.h"
-#include "rdma/shm_wire.h"
+#include "rdma/shm/shm.h"
+#include "rdma/shm/wire.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -37,7 +37,7 @@ static struct shm_cq *cq_of(struct shm_link *link)
 
 static struct pst_fabric_counters *counters(struct shm_link *link)
 {
-	return &link->base.cq->fab->count;
+	return &link->base.cq->count;
 }
 
 static void fail_link(struct shm_link *link, int why)
@@ -91,7 +91,7 @@ static void ring_bell(struct shm_link *link)
 	const struct shm_packet bell = {.type = SHM_BELL};
 	int rc = pst_shm_send(link->src.fd, &bell, sizeof(bell), -1);
 
-	pst_count(&counters(link)->doorbells, 1);
+	pst_count_mine(&counters(link)->doorbells, 1);
 	/* -EAGAIN: the peer has packets to wake up for already */
 	if (rc && rc != -EAGAIN)
 		fail_link(link, rc);
@@ -136,6 +136,7 @@ void pst_shm_link_close(struct pst_link *base)
 	if (link->state == SHM_LIVE)
 		pst_shm_unwatch(cq, &link->src);
 	TAILQ_REMOVE(&cq->links, link, on_cq);
+	cq->taken -= link->accepted;
 	shutdown(link->src.fd, SHUT_RDWR); /* a forked child may hold the socket too */
 	close(link->src.fd);
 	pst_shm_drop_grants(link);
@@ -148,33 +149,76 @@ static bool done_full(const struct shm_link *link)
 	return link->done_tail - link->done_head == SHM_DONE_MAX;
 }
 
+/* A request cannot fail in other ways than these: nothing but memory is between the two sides. */
+static uint32_t cause_of(int status)
+{
+	switch (status) {
+	case -ENOENT:
+		return PST_CAUSE_NO_KEY;
+	case -EACCES:
+		return PST_CAUSE_READ_ONLY;
+	case -ERANGE:
+		return PST_CAUSE_RANGE;
+	default:
+		return PST_CAUSE_NO_MAP;
+	}
+}
+
 static void push_done(struct shm_link *link, const struct pst_wr *wr, int status)
 {
-	link->done[link->done_tail++ % SHM_DONE_MAX] =
-		(struct shm_done){.id = wr->id, .op = wr->op, .status = status};
+	struct shm_done *d = &link->done[link->done_tail++ % SHM_DONE_MAX];
+
+	*d = (struct shm_done){.id = wr->id, .op = wr->op, .status = status};
+	if (!status)
+		return;
+	d->cause = cause_of(status);
+	pst_blame(&link->base, d->cause, NULL, pst_trace_failed(&link->base.trace, wr->id, status),
+		  strerror(-status));
+}
+
+/* Up to 16 bytes without a call; the pieces overlap. */
+static void copy(void *to, const void *from, uint64_t len)
+{
+	unsigned char *t = to;
+	const unsigned char *f = from;
+
+	if (len > 16 || len < 4)
+		memcpy(t, f, len);
+	else if (len < 8) {
+		memcpy(t, f, 4);
+		memcpy(t + len - 4, f + len - 4, 4);
+	} else {
+		memcpy(t, f, 8);
+		memcpy(t + len - 8, f + len - 8, 8);
+	}
 }
 
 /* The one-sided part of a request; its status. */
 static int move(struct shm_link *link, const struct pst_wr *wr, struct shm_moved *moved)
 {
 	bool write = wr->op == PST_WR_WRITE;
+	uint32_t access = write ? PST_ACCESS_WRITE : PST_ACCESS_READ;
 	struct shm_taken *t;
 	char *remote;
 	int rc;
 
 	if (!wr->len)
 		return 0;
-	rc = pst_shm_find(link, &wr->key, write ? PST_ACCESS_WRITE : PST_ACCESS_READ, &t);
-	if (rc)
-		return rc;
+	t = &link->taken[link->last];
+	/* mostly it is the region that was used last */
+	if (!pst_shm_allows(t, &wr->key, access)) {
+		rc = pst_shm_find(link, &wr->key, access, &t);
+		if (rc)
+			return rc;
+	}
 	if (wr->remote_off > t->len || wr->len > t->len - wr->remote_off)
 		return -ERANGE;
 	remote = (char *)t->addr + wr->remote_off;
 	if (write) {
-		memcpy(remote, wr->local_addr, wr->len);
+		copy(remote, wr->local_addr, wr->len);
 		moved->written += wr->len;
 	} else {
-		memcpy(wr->local_addr, remote, wr->len);
+		copy(wr->local_addr, remote, wr->len);
 		moved->read += wr->len;
 	}
 	return 0;
@@ -238,10 +282,10 @@ int pst_shm_link_post(struct pst_link *base, const struct pst_wr *wr, int n)
 		i++;
 	if (moved.messages + moved.immediates && pst_shm_tx_rouse(&link->tx))
 		ring_bell(link);
-	pst_count(&count->read_bytes, moved.read);
-	pst_count(&count->write_bytes, moved.written);
-	pst_count(&count->messages, moved.messages);
-	pst_count(&count->immediates, moved.immediates);
+	pst_count_mine(&count->read_bytes, moved.read);
+	pst_count_mine(&count->write_bytes, moved.written);
+	pst_count_mine(&count->messages, moved.messages);
+	pst_count_mine(&count->immediates, moved.immediates);
 	return !i && link->state != SHM_LIVE ? -ENOTCONN : i;
 }
 
@@ -300,6 +344,7 @@ static int poll_done(struct shm_link *link, struct pst_wc *wc, int n)
 		w->id = d->id;
 		w->op = d->op;
 		w->status = d->status;
+		w->cause = d->cause;
 	}
 	return got;
 }
@@ -343,7 +388,9 @@ static int poll_ring(struct shm_link *link, struct pst_wc *wc, int n)
 		fail_link(link, rc);
 	if (rc < 0 || (!rc && link->state == SHM_DYING && cq_of(link)->used < SHM_BUFS))
 		link->left = 0;
-	if (pst_shm_rx_release(&link->rx) && link->state == SHM_LIVE)
+	/* what was taken is given back when there is time, or when the peer may run short of it */
+	if ((!got || rc <= 0 || pst_shm_rx_taken(&link->rx) >= SHM_RING_SLOTS / 8) &&
+	    pst_shm_rx_release(&link->rx) && link->state == SHM_LIVE)
 		ring_bell(link);
 	return got;
 }
@@ -352,6 +399,10 @@ int pst_shm_link_poll(struct shm_link *link, struct pst_wc *wc, int n)
 {
 	int got = 0;
 
+	/* what nearly all polls of a spinning caller find */
+	if (link->state == SHM_LIVE && !link->announce && link->done_head == link->done_tail &&
+	    pst_shm_rx_idle(&link->rx))
+		return 0;
 	if (link->state == SHM_DOWN)
 		return 0;
 	if (link->announce) {
@@ -362,8 +413,10 @@ int pst_shm_link_poll(struct shm_link *link, struct pst_wc *wc, int n)
 	got += poll_ring(link, wc + got, n - got);
 	if (got < n && link->state == SHM_DYING && !link->left) {
 		link->state = SHM_DOWN;
-		new_wc(link, &wc[got++], PST_WC_DOWN)->status = link->why;
-		pst_count(&counters(link)->links_lost, 1);
+		new_wc(link, &wc[got], PST_WC_DOWN)->status = link->why;
+		wc[got].cause = link->why == -EPROTO ? PST_CAUSE_PEER_BROKE : PST_CAUSE_PEER_CLOSED;
+		pst_blame(&link->base, wc[got++].cause, NULL, NULL, strerror(-link->why));
+		pst_count_mine(&counters(link)->links_lost, 1);
 	}
 	return got;
 }

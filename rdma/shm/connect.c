@@ -4,8 +4,8 @@
  * still be starting, make the rings, say hello, and wait to be welcomed.
  */
 #include "rdma/fail.h"
-#include "rdma/shm.h"
-#include "rdma/shm_wire.h"
+#include "rdma/shm/shm.h"
+#include "rdma/shm/wire.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -6,8 +6,8 @@
  * A key is known only to the two ends of the link whose socket the fd went
  * over, so it cannot be used on another link, and it ends with the link.
  */
-#include "rdma/shm.h"
-#include "rdma/shm_wire.h"
+#include "rdma/shm/shm.h"
+#include "rdma/shm/wire.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -95,16 +95,20 @@ int pst_shm_link_grant(struct pst_link *base, struct pst_region *region, uint32_
 	return 0;
 }
 
+static bool has_key(const struct shm_taken *t, const struct pst_key *key)
+{
+	return t->key.k[0] == key->k[0] && t->key.k[1] == key->k[1];
+}
+
 static struct shm_taken *lookup(struct shm_link *link, const struct pst_key *key)
 {
+	/* mostly it is the one that was used last */
+	if (link->ntaken && has_key(&link->taken[link->last], key))
+		return &link->taken[link->last];
 	for (unsigned int i = 0; i < link->ntaken; i++) {
-		/* from the last one that was used, round */
-		unsigned int at = (link->last + i) % link->ntaken;
-		struct shm_taken *t = &link->taken[at];
-
-		if (t->key.k[0] == key->k[0] && t->key.k[1] == key->k[1]) {
-			link->last = at;
-			return t;
+		if (has_key(&link->taken[i], key)) {
+			link->last = i;
+			return &link->taken[i];
 		}
 	}
 	return NULL;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The shm fabric's table of functions, and its regions. */
-#include "rdma/shm.h"
+#include "rdma/shm/shm.h"
 #include "rdma/fail.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * shm_sock.h - the Unix sockets of the shm fabric: names, packets with fds, who
+ * sock.h - the Unix sockets of the shm fabric: names, packets with fds, who
  * the peer is. Everything is non-blocking, close-on-exec and without SIGPIPE.
  */
 #ifndef PST_SHM_SOCK_H

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * shm_wire.h - what goes over the Unix socket of a shm link, packet by packet.
+ * wire.h - what goes over the Unix socket of a shm link, packet by packet.
  *
  *	connector			listener
  *	hello + fd of the rings  ->
@@ -13,7 +13,7 @@
 #ifndef PST_SHM_WIRE_H
 #define PST_SHM_WIRE_H
 
-#include "rdma/shm_ring.h"
+#include "rdma/shm/ring.h"
 
 #define SHM_MAGIC 0x6d687350u /* "Pshm" */
 #define SHM_ABI	  1u

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * shm_ring.h - a ring of messages in shared memory: one producer, one consumer,
+ * ring.h - a ring of messages in shared memory: one producer, one consumer,
  * who may be hostile to each other.
  *
  * A slot is full when its @seq is its index + 1, counted from the ring's birth,
@@ -103,6 +103,22 @@ int pst_shm_tx_want(struct shm_tx *tx);
 
 /* Take one item, its data to @buf (PST_MSG_MAX bytes). 1, 0 if empty, -EPROTO. */
 int pst_shm_rx_get(struct shm_rx *rx, struct shm_item *item, void *buf);
+
+/* A look that costs little: true if there is nothing to take, and nothing to give back. */
+static inline bool pst_shm_rx_idle(const struct shm_rx *rx)
+{
+	const struct shm_slot *slot = &rx->ring->slot[rx->head % SHM_RING_SLOTS];
+	uint64_t old = rx->head < SHM_RING_SLOTS ? 0 : rx->head + 1 - SHM_RING_SLOTS;
+
+	return rx->released == rx->head &&
+	       atomic_load_explicit(&slot->seq, memory_order_acquire) == old;
+}
+
+/* Items that were taken and not given back. */
+static inline unsigned int pst_shm_rx_taken(const struct shm_rx *rx)
+{
+	return (unsigned int)(rx->head - rx->released);
+}
 
 /* Give back what was taken. Does the producer wait, so that it needs a doorbell? */
 bool pst_shm_rx_release(struct shm_rx *rx);

@@ -6,8 +6,8 @@
  * hello is one packet, so there is no half-read state.
  */
 #include "rdma/fail.h"
-#include "rdma/shm.h"
-#include "rdma/shm_wire.h"
+#include "rdma/shm/shm.h"
+#include "rdma/shm/wire.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -42,7 +42,6 @@ struct shm_listener {
 	dev_t dev;	      /* of the socket's path, to remove no other's */
 	ino_t ino;
 	struct shm_addr addr;
-	char url[128];
 };
 
 static struct shm_cq *cq_of(const struct shm_listener *l)
@@ -122,9 +121,10 @@ static int make_link(struct shm_setup *s, int memfd)
 	rc = pst_shm_link_new(cq_of(l), sock, memfd, 1, &link);
 	if (rc)
 		return rc;
-	link->announce = true;
+	link->announce = link->accepted = true;
+	cq_of(l)->taken++;
 	link->base.pid = s->pid;
-	snprintf(link->base.peer, sizeof(link->base.peer), "%s pid %d", l->url, s->pid);
+	snprintf(link->base.peer, sizeof(link->base.peer), "%s pid %d", l->base.url, s->pid);
 	s->src.fd = -1;
 	end_setup(s);
 	answer(sock, 0, "");
@@ -156,13 +156,28 @@ static void setup_ready(struct shm_source *src, uint32_t events)
 		refuse(s, rc, why);
 }
 
+/* Who is not even heard: 0, or why. */
+static int turn_away(struct shm_listener *l, int sock, int pid)
+{
+	if (pid < 0) {
+		answer(sock, pid, "the server runs as another user; run both as the same user");
+		return pid;
+	}
+	if (cq_of(l)->taken >= l->base.cq->fab->set.links) {
+		answer(sock, -EUSERS,
+		       "the server has as many links as it takes; raise links= in its URL");
+		return -EUSERS;
+	}
+	return 0;
+}
+
 static void begin_setup(struct shm_listener *l, int sock)
 {
 	struct shm_setup *s;
 	int pid = pst_shm_peer(sock);
 
-	if (pid < 0) {
-		answer(sock, pid, "the server runs as another user; run both as the same user");
+	if (turn_away(l, sock, pid)) {
+		pst_count(&l->base.cq->fab->count.links_refused, 1);
 		goto close_sock;
 	}
 	s = calloc(1, sizeof(*s));
@@ -257,21 +272,22 @@ static void remove_path(const struct shm_listener *l)
 
 static int open_listener(struct shm_listener *l, struct pst_error *err)
 {
-	int rc = pst_shm_addr(l->url, &l->addr, err);
+	int rc = pst_shm_addr(l->base.url, &l->addr, err);
 
 	if (rc)
 		return rc;
 	l->src.fd = pst_shm_socket();
 	if (l->src.fd < 0)
-		return pst_fail(err, l->src.fd, "listen on %s: %s", l->url, strerror(-l->src.fd));
-	rc = pst_shm_bind(l->src.fd, &l->addr, l->url, err);
+		return pst_fail(err, l->src.fd, "listen on %s: %s", l->base.url,
+				strerror(-l->src.fd));
+	rc = pst_shm_bind(l->src.fd, &l->addr, l->base.url, err);
 	if (rc)
 		goto close_sock;
 	remember_path(l);
 	rc = pst_shm_watch(cq_of(l), &l->src);
 	if (!rc)
 		return 0;
-	pst_fail(err, rc, "listen on %s: %s", l->url, strerror(-rc));
+	pst_fail(err, rc, "listen on %s: %s", l->base.url, strerror(-rc));
 	remove_path(l);
 close_sock:
 	close(l->src.fd);
@@ -289,7 +305,7 @@ int pst_shm_listen(struct pst_cq *base, const char *url, struct pst_listener **o
 	l->base.cq = base;
 	l->src.ready = listener_ready;
 	TAILQ_INIT(&l->setups);
-	snprintf(l->url, sizeof(l->url), "%s", url);
+	snprintf(l->base.url, sizeof(l->base.url), "%s", url);
 	rc = open_listener(l, err);
 	if (rc) {
 		free(l);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "rdma/shm_sock.h"
+#include "rdma/shm/sock.h"
 #include "rdma/fail.h"
 
 #include <ctype.h>
