@@ -16,6 +16,7 @@
 
 static const struct pst_fabric_ops *const fabrics[] = {
 	&pst_shm_ops,
+	&pst_tcp_ops,
 };
 
 #define NFABRICS (sizeof(fabrics) / sizeof(fabrics[0]))

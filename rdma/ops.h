@@ -122,6 +122,7 @@ struct pst_fabric_ops {
 };
 
 extern const struct pst_fabric_ops pst_shm_ops;
+extern const struct pst_fabric_ops pst_tcp_ops;
 
 static inline void pst_count(_Atomic uint64_t *counter, uint64_t n)
 {

@@ -13,6 +13,20 @@ rdma-y := \
 	rdma/shm/setup.c \
 	rdma/shm/shm.c \
 	rdma/shm/sock.c \
+	rdma/tcp/connect.c \
+	rdma/tcp/cq.c \
+	rdma/tcp/epoll.c \
+	rdma/tcp/frame.c \
+	rdma/tcp/grant.c \
+	rdma/tcp/in.c \
+	rdma/tcp/link.c \
+	rdma/tcp/out.c \
+	rdma/tcp/post.c \
+	rdma/tcp/progress.c \
+	rdma/tcp/setup.c \
+	rdma/tcp/sock.c \
+	rdma/tcp/tcp.c \
+	rdma/tcp/uring.c \
 	rdma/url.c \
 	# EOL
 
