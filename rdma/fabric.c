@@ -17,6 +17,7 @@
 static const struct pst_fabric_ops *const fabrics[] = {
 	&pst_shm_ops,
 	&pst_tcp_ops,
+	&pst_verbs_ops,
 };
 
 #define NFABRICS (sizeof(fabrics) / sizeof(fabrics[0]))

@@ -123,6 +123,7 @@ struct pst_fabric_ops {
 
 extern const struct pst_fabric_ops pst_shm_ops;
 extern const struct pst_fabric_ops pst_tcp_ops;
+extern const struct pst_fabric_ops pst_verbs_ops;
 
 static inline void pst_count(_Atomic uint64_t *counter, uint64_t n)
 {

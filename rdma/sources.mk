@@ -30,3 +30,26 @@ rdma-y := \
 	rdma/url.c \
 	# EOL
 
+# verbs needs headers to be built, and libraries only when it is opened
+rdma-has-verbs := $(shell echo '\#include <rdma/rdma_cma.h>' | $(CC) -E - >/dev/null 2>&1 && echo yes)
+ifneq ($(rdma-has-verbs),)
+rdma-y += \
+	rdma/verbs/async.c \
+	rdma/verbs/cause.c \
+	rdma/verbs/cm.c \
+	rdma/verbs/connect.c \
+	rdma/verbs/cq.c \
+	rdma/verbs/dev.c \
+	rdma/verbs/frame.c \
+	rdma/verbs/grant.c \
+	rdma/verbs/issue.c \
+	rdma/verbs/lib.c \
+	rdma/verbs/link.c \
+	rdma/verbs/rail.c \
+	rdma/verbs/region.c \
+	rdma/verbs/setup.c \
+	rdma/verbs/verbs.c \
+	# EOL
+else
+rdma-y += rdma/verbs/none.c
+endif
