@@ -121,11 +121,11 @@ int pst_pages_fill(struct pst_pages *p, int node)
 	int rc;
 
 	/*
-	 * Transparent huge pages come to who faults in an advised mapping, not to
-	 * fallocate(), so there the pages are touched first. A kernel that cannot do that without
-	 * a signal says -EINVAL at no cost.
+	 * fallocate() gives no transparent huge pages, and takes hugetlb ones where the caller
+	 * runs, whatever the mapping is bound to; so huge pages are touched first. A kernel that
+	 * cannot do that without a signal says -EINVAL at no cost.
 	 */
-	if (!p->hugetlb && p->page > 4096 && !madvise(p->base, 0, MADV_POPULATE_WRITE)) {
+	if (p->page > 4096 && !madvise(p->base, 0, MADV_POPULATE_WRITE)) {
 		rc = pst_place_populate("", p->base, p->bytes, step, node);
 		return rc ? rc : allocate(p);
 	}
