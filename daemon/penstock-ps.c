@@ -7,6 +7,11 @@ static int begin(const struct pst_serve_options *o, void **out, struct pst_error
 	return pst_server_begin(o, (struct pst_server **)out, err);
 }
 
+static const char *url(const void *server)
+{
+	return pst_server_url(server);
+}
+
 static int run(void *server, struct pst_error *err)
 {
 	return pst_server_run(server, err);
@@ -29,6 +34,7 @@ int main(int argc, char **argv)
 		.what = "a parameter server: it owns tensors, their optimizer state and their "
 			"versions",
 		.begin = begin,
+		.url = url,
 		.run = run,
 		.end = end,
 		.release = release,

@@ -7,6 +7,11 @@ static int begin(const struct pst_serve_options *o, void **out, struct pst_error
 	return pst_worker_begin(o, (struct pst_worker **)out, err);
 }
 
+static const char *url(const void *worker)
+{
+	return pst_worker_url(worker);
+}
+
 static int run(void *worker, struct pst_error *err)
 {
 	return pst_worker_run(worker, err);
@@ -29,6 +34,7 @@ int main(int argc, char **argv)
 		.what = "an expert worker: it computes experts for engines and keeps nothing that "
 			"can be lost",
 		.begin = begin,
+		.url = url,
 		.run = run,
 		.end = end,
 		.release = release,

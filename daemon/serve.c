@@ -4,8 +4,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <penstock/wire.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,15 +19,11 @@ static void *the_object;
 static int leashed; /* standard input ends with who started this, and is where it listens */
 
 static const struct option options[] = {
-	{"listen", required_argument, NULL, 'l'},
-	{"threads", required_argument, NULL, 't'},
-	{"node", required_argument, NULL, 'n'},
-	{"lock", required_argument, NULL, 'm'},
-	{"huge", required_argument, NULL, 'g'},
-	{"until-eof", no_argument, NULL, 'e'},
-	{"version", no_argument, NULL, 'V'},
-	{"help", no_argument, NULL, 'h'},
-	{0},
+	{"listen", required_argument, NULL, 'l'},  {"key", required_argument, NULL, 'k'},
+	{"threads", required_argument, NULL, 't'}, {"node", required_argument, NULL, 'n'},
+	{"lock", required_argument, NULL, 'm'},	   {"huge", required_argument, NULL, 'g'},
+	{"until-eof", no_argument, NULL, 'e'},	   {"version", no_argument, NULL, 'V'},
+	{"help", no_argument, NULL, 'h'},	   {0},
 };
 
 static void help(void)
@@ -33,7 +31,11 @@ static void help(void)
 	printf("Usage: %s --listen URL [OPTION...]\n"
 	       "Run %s.\n"
 	       "\n"
-	       "  --listen URL    where to listen: shm://NAME, or shm:///PATH for a socket file\n"
+	       "  --listen URL    where to listen: shm://NAME, shm:///PATH for a socket file,\n"
+	       "                  tcp://HOST[:PORT], verbs://HOST[,HOST][:PORT]; port 0: any\n"
+	       "  --key FILE      over tcp and verbs, what both sides must share: a file that is\n"
+	       "                  nobody else's to read (else $PENSTOCK_KEY, or\n"
+	       "                  ~/.config/penstock/key)\n"
 	       "  --threads N     threads that compute (default 0: all cores of the node)\n"
 	       "  --node N        NUMA node for memory and threads (default -1: any)\n"
 	       "  --lock N        lock memory in RAM: 0 no, 1 if allowed (default), 2 or fail\n"
@@ -42,7 +44,8 @@ static void help(void)
 	       "  --version       print the version and exit\n"
 	       "  --help          print this and exit\n"
 	       "\n"
-	       "Ends on SIGTERM or SIGINT. Exit status: 0 ended by a signal, 1 failed, 2 usage.\n",
+	       "Says where it listens, with the port. Ends on SIGTERM or SIGINT. Exit status: 0 "
+	       "ended by a signal, 1 failed, 2 usage.\n",
 	       the_role->name, the_role->what);
 }
 
@@ -93,11 +96,27 @@ static void on_signal(int sig)
 	the_role->end(the_object);
 }
 
+/* To who holds the other end of the leash, if that is a socket. */
+static bool tell(const char *text)
+{
+	return leashed && send(STDIN_FILENO, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL) > 0;
+}
+
+static void say_url(void)
+{
+	char line[512];
+
+	snprintf(line, sizeof(line), PST_LISTENS "%s\n", the_role->url(the_object));
+	if (tell(line))
+		return;
+	fputs(line, stdout);
+	fflush(stdout);
+}
+
 /* Who started this on a leash says it to people, in a sentence of its own. */
 static int fail(const struct pst_error *err)
 {
-	if (leashed &&
-	    send(STDIN_FILENO, err->text, strlen(err->text), MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
+	if (tell(err->text))
 		return 1;
 	fprintf(stderr, "%s: %s\n", the_role->name, err->text);
 	return 1;
@@ -121,6 +140,7 @@ static int serve(const struct pst_serve_options *o)
 	sigaction(SIGTERM, &act, NULL);
 	sigaction(SIGINT, &act, NULL);
 	sigprocmask(SIG_SETMASK, &before, NULL);
+	say_url();
 	rc = the_role->run(the_object, &err);
 	sigprocmask(SIG_BLOCK, &both, NULL);
 	the_role->release(the_object);
@@ -146,6 +166,7 @@ int serve_main(const struct serve_role *role, int argc, char **argv)
 	int c;
 
 	fill_standard_files();
+	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error like a full disk */
 	the_role = role;
 	opterr = 0;
@@ -154,6 +175,9 @@ int serve_main(const struct serve_role *role, int argc, char **argv)
 		switch (c) {
 		case 'l':
 			o.url = optarg;
+			break;
+		case 'k':
+			o.key = optarg;
 			break;
 		case 't':
 			if (parse_number(optarg, 0, 4096, &n))

@@ -11,6 +11,7 @@
 struct serve_role {
 	const char *name, *what;
 	int (*begin)(const struct pst_serve_options *opts, void **out, struct pst_error *err);
+	const char *(*url)(const void *object);
 	int (*run)(void *object, struct pst_error *err);
 	void (*end)(void *object); /* from a signal handler */
 	void (*release)(void *object);

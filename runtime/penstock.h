@@ -5,8 +5,8 @@
  *
  * The model
  *   trainer    a training run: an engine in this process, and parameter servers
- *              and expert workers as processes or threads of this host. A step
- *              is one batch: forward, backward, optimizer.
+ *              and expert workers: threads of it, processes beside it, or what
+ *              runs on other hosts. A step is one batch: forward, backward, optimizer.
  *   generator  a checkpoint ready to continue text.
  *   checkpoint a directory as the Hugging Face hub has it: config.json and
  *              model*.safetensors; and, to go on training bit for bit,
@@ -60,6 +60,26 @@ struct pst_host_options {
 	uint32_t lock;	  /* want memory locked in RAM: 0 no, 1 if allowed, 2 must */
 };
 
+/*
+ * Where servers and workers are. Of each kind either the library starts as many as
+ * the options say, here, and ends them; or others started all that are to be used, at the
+ * URLs of a list, and keep them: tcp://HOST[:PORT], verbs://HOST[,HOST][:PORT],
+ * shm://NAME, or that without the scheme where the fabric is named. URLs carry no settings:
+ * those stand in the fabric's name, "tcp?timeout=5000&crc=0", and are this process's own.
+ *
+ * Over tcp and verbs all that belong together share a key: what the library starts by
+ * itself gets a fresh one, that nobody else has; with a list, @key says in which file it is, or
+ * else $PENSTOCK_KEY, or ~/.config/penstock/key.
+ */
+struct pst_peer_options {
+	const char *key;	 /* a file, NULL: see above */
+	const char *listen_host; /* HOST[,HOST] of this host, on which what is started here
+				  * listens; NULL: 127.0.0.1, or an RDMA device's */
+	const char *const *server_at, *const *worker_at; /* lists, NULL: none */
+	size_t nserver_at, nworker_at;
+	uint32_t connect_timeout_ms; /* for servers and workers to appear */
+};
+
 /* Training */
 
 struct pst_train_options {
@@ -75,9 +95,10 @@ struct pst_train_options {
 	 * where it runs, from here.
 	 */
 	const char *resume;
-	const char *fabric; /* "shm" */
-	uint32_t embedded;  /* 1: servers and workers are threads of this process */
-	uint32_t servers, workers;
+	/* "shm", "tcp" or "verbs", with settings if need be; NULL: that of the lists, else shm */
+	const char *fabric;
+	uint32_t embedded;	   /* 1: servers and workers are threads of this process */
+	uint32_t servers, workers; /* to start; not looked at for a kind that has a list */
 	uint64_t seed;
 	uint32_t steps; /* in all, with those before a resume */
 	uint32_t batch, seq;
@@ -91,6 +112,7 @@ struct pst_train_options {
 	double bias_rate;     /* speed of the gate's balance bias, 0: fixed */
 	uint32_t worker_timeout_ms;
 	struct pst_host_options host;
+	struct pst_peer_options peers;
 };
 
 struct pst_trainer;
@@ -192,6 +214,9 @@ struct pst_generate_options {
 	uint64_t seed;
 	uint32_t context; /* bytes that it looks back on, 0: the rows it was trained on */
 	struct pst_host_options host;
+	const char *fabric;	   /* as for training; what is started here are threads */
+	uint32_t servers, workers; /* to start; not looked at for a kind that has a list */
+	struct pst_peer_options peers;
 };
 
 struct pst_generator;
@@ -235,8 +260,9 @@ PST_API int pst_inspect_step(const struct pst_inspect *inspect, uint32_t *step);
 
 struct pst_serve_options {
 	size_t size;
-	const char *url; /* to listen at */
+	const char *url; /* to listen at; port 0 takes a free one */
 	struct pst_host_options host;
+	const char *key; /* a file; NULL: that of the URL's settings, or the usual places */
 };
 
 struct pst_server;
@@ -245,12 +271,15 @@ struct pst_worker;
 PST_API void pst_serve_defaults(struct pst_serve_options *opts);
 PST_API int pst_server_begin(const struct pst_serve_options *opts, struct pst_server **out,
 			     struct pst_error *err);
+/* Where it listens, without settings; valid until it is freed. */
+PST_API const char *pst_server_url(const struct pst_server *server);
 PST_API int pst_server_run(struct pst_server *server, struct pst_error *err);
 PST_API void pst_server_end(struct pst_server *server); /* makes run return */
 PST_API void pst_server_free(struct pst_server *server);
 
 PST_API int pst_worker_begin(const struct pst_serve_options *opts, struct pst_worker **out,
 			     struct pst_error *err);
+PST_API const char *pst_worker_url(const struct pst_worker *worker);
 PST_API int pst_worker_run(struct pst_worker *worker, struct pst_error *err);
 PST_API void pst_worker_end(struct pst_worker *worker); /* makes run return */
 PST_API void pst_worker_free(struct pst_worker *worker);

@@ -16,6 +16,9 @@ runtime-y := \
 	runtime/io/safetensors_write.c \
 	runtime/launch/launch.c \
 	runtime/launch/process.c \
+	runtime/launch/reach.c \
+	runtime/launch/where.c \
+	runtime/launch/where_rdma.c \
 	runtime/mem/admit.c \
 	runtime/mem/cache.c \
 	runtime/mem/pages.c \
@@ -38,6 +41,8 @@ runtime-y := \
 	runtime/moe/crew.c \
 	runtime/moe/engine.c \
 	runtime/moe/session.c \
+	runtime/moe/session_far.c \
+	runtime/moe/session_run.c \
 	runtime/moe/worker.c \
 	runtime/penstock.c \
 	runtime/serve/generator.c \
@@ -45,9 +50,15 @@ runtime-y := \
 	runtime/serve/sampler.c \
 	runtime/store/ckptdir.c \
 	runtime/store/client.c \
+	runtime/store/client_step.c \
+	runtime/store/copies.c \
+	runtime/store/inbox.c \
+	runtime/store/push.c \
 	runtime/store/region.c \
 	runtime/store/rpc.c \
 	runtime/store/server.c \
+	runtime/store/server_step.c \
+	runtime/store/server_table.c \
 	runtime/store/shard.c \
 	runtime/store/shard_file.c \
 	runtime/store/slot.c \

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "tools/peers.h"
 #include "tools/penstock.h"
 
 #include <stdio.h>
@@ -67,6 +68,7 @@ int cmd_generate(int argc, char **argv)
 {
 	struct pst_generate_options o;
 	struct opt_list words = {0};
+	struct peers peers = {0};
 	uint32_t max = 256;
 	const char *json = NULL;
 	int rc;
@@ -92,6 +94,22 @@ int cmd_generate(int argc, char **argv)
 		 "bytes to look back on (default 0: the rows it was trained on)", NULL},
 		{"threads", "N", OPT_U32, &o.host.threads, 0, 4096,
 		 "threads that compute (default 0: all cores)", NULL},
+		{"workers", "N", OPT_U32, &o.workers, 1, 256,
+		 "expert workers, as threads of this process (default 1)", &peers.workers},
+		{"servers", "N", OPT_U32, &o.servers, 1, 256,
+		 "parameter servers, as threads of this process (default 1)", &peers.servers},
+		{"fabric", "NAME", OPT_TEXT, &o.fabric, 0, 0,
+		 "shm, tcp or verbs, with settings if need be: tcp?timeout=5000", NULL},
+		{"server-at", "URL...", OPT_LIST, &peers.server_at, 0, 0,
+		 "servers that run already: tcp://HOST[:PORT], or HOST[:PORT]", NULL},
+		{"worker-at", "URL...", OPT_LIST, &peers.worker_at, 0, 0,
+		 "workers that run already", NULL},
+		{"listen-host", "HOST[,HOST]", OPT_TEXT, &o.peers.listen_host, 0, 0,
+		 "address of this host for what is started here, several for rails", NULL},
+		{"key", "FILE", OPT_TEXT, &o.peers.key, 0, 0,
+		 "what all share over tcp and verbs: penstock-ps(8) says how to make it", NULL},
+		{"connect-timeout", "MS", OPT_U32, &o.peers.connect_timeout_ms, 1, 1e9,
+		 "wait so long for servers and workers to appear (default 20000)", NULL},
 		{"json", "FILE", OPT_TEXT, &json, 0, 0, "what was written, as JSON; - for stdout",
 		 NULL},
 	};
@@ -100,11 +118,14 @@ int cmd_generate(int argc, char **argv)
 			   sizeof(rows) / sizeof(*rows), &words);
 	if (rc < 0 && words.count != 1)
 		rc = usage_error("generate", words.count ? "more than one DIR" : "DIR is missing");
+	if (rc < 0)
+		rc = take_peers("generate", &peers, &o.peers, &o.servers, &o.workers);
 	if (rc < 0) {
 		o.checkpoint = words.item[0];
 		o.prompt_bytes = strlen(o.prompt);
 		rc = generate(&o, max, json);
 	}
+	free_peers(&peers);
 	free_list(&words);
 	return rc;
 }

@@ -10,22 +10,24 @@
 
 #define HELP_COLUMN 24
 
+const char *options_program = "penstock";
+
 int usage_error(const char *command, const char *fmt, ...)
 {
 	va_list ap;
 
-	fprintf(stderr, "penstock %s: ", command);
+	fprintf(stderr, "%s %s: ", options_program, command);
 	va_start(ap, fmt);
 	vfprintf(stderr, fmt, ap);
 	va_end(ap);
-	fprintf(stderr, "; see penstock %s --help\n", command);
+	fprintf(stderr, "; see %s %s --help\n", options_program, command);
 	return EXIT_USAGE;
 }
 
 static void print_help(const char *command, const char *synopsis, const struct option_row *rows,
 		       size_t nrows)
 {
-	printf("Usage: penstock %s %s\n", command, synopsis);
+	printf("Usage: %s %s %s\n", options_program, command, synopsis);
 	for (size_t i = 0; i < nrows; i++) {
 		const struct option_row *r = &rows[i];
 		char left[64];

@@ -46,6 +46,9 @@ int parse_options(int argc, char **argv, const char *command, const char *synops
 		  const struct option_row *rows, size_t nrows, struct opt_list *words);
 void free_list(struct opt_list *list);
 
+/* Who speaks in --help and errors: "penstock", unless main says another. */
+extern const char *options_program;
+
 /* "penstock COMMAND: sentence" on stderr; the status to exit with. */
 int usage_error(const char *command, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

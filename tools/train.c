@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "tools/peers.h"
 #include "tools/penstock.h"
 #include "tools/view.h"
 
@@ -185,7 +186,8 @@ int cmd_train(int argc, char **argv)
 	struct run r = {.prompt = ".TH \"", .sample = 400};
 	struct pst_train_options *o = &r.o;
 	struct opt_list data = {0};
-	int rc;
+	struct peers peers = {0};
+	int embedded = 0, rc;
 
 	pst_train_defaults(o);
 	const struct option_row rows[] = {
@@ -208,12 +210,12 @@ int cmd_train(int argc, char **argv)
 		 "the same seed gives the same bits (default 1)", NULL},
 		{"", NULL, OPT_TITLE, NULL, 0, 0,
 		 "Where it runs (nothing of this changes a bit):", NULL},
-		{"workers", "N", OPT_U32, &o->workers, 1, 256, "expert workers (default 2)", NULL},
+		{"workers", "N", OPT_U32, &o->workers, 1, 256, "expert workers (default 2)",
+		 &peers.workers},
 		{"servers", "N", OPT_U32, &o->servers, 1, 256, "parameter servers (default 1)",
-		 NULL},
-		{"fabric", "NAME", OPT_TEXT, &o->fabric, 0, 0, "how they are linked: shm", NULL},
+		 &peers.servers},
 		{"embedded", NULL, OPT_FLAG, &o->embedded, 0, 0,
-		 "servers and workers as threads of this process", NULL},
+		 "servers and workers as threads of this process", &embedded},
 		{"threads", "N", OPT_U32, &o->host.threads, 0, 4096,
 		 "threads of the engine (default 0: all cores)", NULL},
 		{"node", "N", OPT_I32, &o->host.node, -1, 4096,
@@ -223,6 +225,20 @@ int cmd_train(int argc, char **argv)
 		{"huge", "N", OPT_U32, &o->host.huge, 0, 1, "use huge pages (default 1)", NULL},
 		{"worker-timeout", "MS", OPT_U32, &o->worker_timeout_ms, 1, 1e9,
 		 "give up a worker that is silent for so long (default 60000)", NULL},
+		{"", NULL, OPT_TITLE, NULL, 0, 0,
+		 "How they are linked, and others on other hosts:", NULL},
+		{"fabric", "NAME", OPT_TEXT, &o->fabric, 0, 0,
+		 "shm, tcp or verbs, with settings if need be: tcp?timeout=5000", NULL},
+		{"server-at", "URL...", OPT_LIST, &peers.server_at, 0, 0,
+		 "servers that run already: tcp://HOST[:PORT], or HOST[:PORT]", NULL},
+		{"worker-at", "URL...", OPT_LIST, &peers.worker_at, 0, 0,
+		 "workers that run already", NULL},
+		{"listen-host", "HOST[,HOST]", OPT_TEXT, &o->peers.listen_host, 0, 0,
+		 "address of this host for what is started here, several for rails", NULL},
+		{"key", "FILE", OPT_TEXT, &o->peers.key, 0, 0,
+		 "what all share over tcp and verbs: penstock-ps(8) says how to make it", NULL},
+		{"connect-timeout", "MS", OPT_U32, &o->peers.connect_timeout_ms, 1, 1e9,
+		 "wait so long for servers and workers to appear (default 20000)", NULL},
 		{"", NULL, OPT_TITLE, NULL, 0, 0, "Checkpoints:", NULL},
 		{"out", "DIR", OPT_TEXT, &o->out, 0, 0, "where checkpoints go", NULL},
 		{"save-every", "N", OPT_U32, &o->save_every, 0, UINT32_MAX,
@@ -263,6 +279,10 @@ int cmd_train(int argc, char **argv)
 		rc = usage_error("train", "--preset and --config exclude each other");
 	if (rc < 0 && o->resume && (o->preset || o->config))
 		rc = usage_error("train", "--resume has its model already");
+	if (rc < 0)
+		rc = take_peers("train", &peers, &o->peers, &o->servers, &o->workers);
+	if (rc < 0 && embedded && peers.server_at.count && peers.worker_at.count)
+		rc = usage_error("train", "--embedded: nothing is started beside both lists");
 	if (rc < 0) {
 		if (!o->preset && !o->config && !o->resume)
 			o->preset = "tiny";
@@ -270,6 +290,7 @@ int cmd_train(int argc, char **argv)
 		o->ndata = data.count;
 		rc = train(&r);
 	}
+	free_peers(&peers);
 	free_list(&data);
 	return rc;
 }

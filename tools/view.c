@@ -29,14 +29,16 @@ static int columns(void)
 
 static void say_part(const struct pst_part_info *p)
 {
+	bool far = p->url[0] && strncmp(p->url, "shm:", 4);
 	char mem[16], node[24] = "any node";
 
 	if (p->node >= 0)
 		snprintf(node, sizeof(node), "node %d", p->node);
-	printf("  %-7s process %-7u %2u thread%s %-5s kernels, %7s on %s in %llu kB pages%s\n",
+	printf("  %-7s process %-7u %2u thread%s %-5s kernels, %7s on %s in %llu kB pages%s%s%s\n",
 	       p->role, p->pid, p->threads, p->threads == 1 ? ", " : "s,", p->kernels,
 	       human_bytes((double)p->pool_bytes, mem), node,
-	       (unsigned long long)p->page_bytes / 1024, p->locked ? ", locked" : "");
+	       (unsigned long long)p->page_bytes / 1024, p->locked ? ", locked" : "",
+	       far ? ", at " : "", far ? p->url : "");
 }
 
 /* Up to the command: what is wrong, without how much of it this part needs. */
@@ -204,10 +206,16 @@ void view_traffic(struct pst_trainer *t, uint32_t steps)
 	say_way("worker", "engine", "rows of results", w.combined, steps);
 	say_way("engine", "server", "gradients", w.pushed_engine, steps);
 	say_way("worker", "server", "experts' gradients", w.pushed_workers, steps);
-	printf("  Used and made in place, in the owner's memory: a link moved %s of it, and %s "
-	       "were "
-	       "copied.\n",
-	       human_bytes((double)w.moved, moved), human_bytes((double)w.copied, copied));
+	human_bytes((double)w.moved, moved);
+	human_bytes((double)w.copied, copied);
+	if (w.moved)
+		printf("  Links moved %s in all, and %s were copied; the rest was used in place.\n",
+		       moved, copied);
+	else
+		printf("  Used and made in place, in the owner's memory: a link moved %s of it, "
+		       "and %s "
+		       "were copied.\n",
+		       moved, copied);
 	if (w.worker_restarts)
 		printf("  %llu worker%s died and %s replaced; %llu experts were sent again.\n",
 		       (unsigned long long)w.worker_restarts, w.worker_restarts == 1 ? "" : "s",

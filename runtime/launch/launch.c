@@ -3,6 +3,7 @@
 
 #include "rdma/fail.h"
 #include "runtime/launch/process.h"
+#include "runtime/launch/where.h"
 #include "runtime/mem/pool.h"
 #include "runtime/moe/worker.h"
 #include "runtime/store/server.h"
@@ -14,23 +15,43 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <time.h>
 
-/* One server or worker, as a thread or as a process. */
+#define REPLACEMENTS 16	   /* of a worker that ends before it listens */
+#define AGAIN_MS     100   /* that a dead worker elsewhere may cost when it is looked for; */
+#define AGAIN_MAX_MS 1600  /* twice as long each time, up to this */
+#define AGAIN_SHARE  20	   /* ... and then not for so many times as long */
+#define AGAIN_CALM   60000 /* after this a death is a new one */
+
+/* One server or worker: a thread, a process, or somewhere else. */
 struct part {
-	char url[PST_WIRE_URL];
-	struct pst_server *server; /* embedded */
-	struct pst_worker *worker; /* embedded */
+	char name[PST_WIRE_URL + 32]; /* for people */
+	char url[PST_WIRE_URL];	      /* "": not known yet */
+	struct pst_server *server;    /* embedded */
+	struct pst_worker *worker;    /* embedded */
 	pthread_t thread;
 	bool running;
 	struct pst_process process;
+	bool away; /* others keep it */
+	int again_ms;
+	int64_t not_before; /* when it may be looked for again */
 };
 
 struct pst_launch {
 	struct pst_launch_options o;
-	uint32_t tag; /* makes URLs this run's own */
+	struct pst_where where;
+	uint32_t tag; /* makes names this run's own */
 	unsigned int born;
 	struct part *server, *worker;
 };
+
+static int64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
 
 unsigned int pst_launch_cores(void)
 {
@@ -47,6 +68,8 @@ static unsigned int share_of(unsigned int parts)
 
 	return cores > parts ? cores / parts : 1;
 }
+
+/* Starting */
 
 static void *serve_server(void *arg)
 {
@@ -71,12 +94,25 @@ static int start_thread(struct part *p, struct pst_error *err)
 	return 0;
 }
 
-static void name_part(struct pst_launch *l, struct part *p, const char *kind)
+static bool over_shm(const struct pst_launch *l)
 {
-	snprintf(p->url, sizeof(p->url), "shm://penstock-%08x-%s%u", l->tag, kind, l->born++);
+	return !strcmp(l->where.scheme, "shm");
 }
 
-static int start_process(struct pst_launch *l, struct part *p, const char *program,
+/* Over shm a name says it all; elsewhere a port says nothing. */
+static void name_part(const struct pst_launch *l, struct part *p)
+{
+	bool server = p >= l->server && p < l->server + l->o.servers;
+	unsigned int i = (unsigned int)(p - (server ? l->server : l->worker));
+
+	if (p->away || over_shm(l))
+		snprintf(p->name, sizeof(p->name), "%s", p->url);
+	else
+		snprintf(p->name, sizeof(p->name), "%s %u%s%s%s", server ? "server" : "worker", i,
+			 p->url[0] ? " (" : "", p->url, p->url[0] ? ")" : "");
+}
+
+static int start_process(struct pst_launch *l, struct part *p, const char *program, const char *url,
 			 unsigned int threads, struct pst_error *err)
 {
 	struct pst_process_options o = {
@@ -85,45 +121,76 @@ static int start_process(struct pst_launch *l, struct part *p, const char *progr
 		.lock = l->o.pool_flags & PST_POOL_LOCK_MUST ? 2
 							     : !!(l->o.pool_flags & PST_POOL_LOCK),
 		.huge = !!(l->o.pool_flags & PST_POOL_HUGE),
+		.fd = l->where.key_fd,
 	};
 
-	return pst_process_start(program, p->url, &o, &p->process, err);
+	return pst_process_start(program, url, &o, &p->process, err);
+}
+
+/* Where it will listen; over shm that is also its URL already. */
+static int listen_where(struct pst_launch *l, struct part *p, const char *kind,
+			char url[PST_URL_MAX], struct pst_error *err)
+{
+	char name[48];
+
+	snprintf(name, sizeof(name), "penstock-%08x-%s%u", l->tag, kind, l->born++);
+	p->url[0] = 0;
+	if (over_shm(l))
+		snprintf(p->url, sizeof(p->url), "shm://%s", name);
+	name_part(l, p);
+	return pst_where_listen(&l->where, name, url, err);
+}
+
+/* An embedded part listens from its creation on. */
+static int take_url(const struct pst_launch *l, struct part *p, struct pst_error *err)
+{
+	const char *url = p->server ? pst_server_at(p->server) : pst_worker_at(p->worker);
+
+	if ((size_t)snprintf(p->url, sizeof(p->url), "%s", url) >= sizeof(p->url))
+		return pst_fail(err, -ENAMETOOLONG, "%s: longer than %zu bytes", url,
+				sizeof(p->url) - 1);
+	name_part(l, p);
+	return start_thread(p, err);
 }
 
 static int start_server(struct pst_launch *l, struct part *p, struct pst_error *err)
 {
+	char url[PST_URL_MAX];
 	struct pst_server_config c = {
 		.size = sizeof(c),
-		.url = p->url,
+		.url = url,
 		.threads = l->o.server_threads,
 		.node = l->o.node,
 		.pool_flags = l->o.pool_flags,
 	};
-	int rc;
+	int rc = listen_where(l, p, "ps", url, err);
 
-	name_part(l, p, "ps");
+	if (rc < 0)
+		return rc;
 	if (!l->o.embedded)
-		return start_process(l, p, "penstock-ps", c.threads, err);
+		return start_process(l, p, "penstock-ps", url, c.threads, err);
 	rc = pst_server_create(&c, &p->server, err);
-	return rc < 0 ? rc : start_thread(p, err);
+	return rc < 0 ? rc : take_url(l, p, err);
 }
 
 static int start_worker(struct pst_launch *l, struct part *p, struct pst_error *err)
 {
+	char url[PST_URL_MAX];
 	struct pst_worker_config c = {
 		.size = sizeof(c),
-		.url = p->url,
+		.url = url,
 		.threads = l->o.worker_threads,
 		.node = l->o.node,
 		.pool_flags = l->o.pool_flags,
 	};
-	int rc;
+	int rc = listen_where(l, p, "worker", url, err);
 
-	name_part(l, p, "worker");
+	if (rc < 0)
+		return rc;
 	if (!l->o.embedded)
-		return start_process(l, p, "penstock-worker", c.threads, err);
+		return start_process(l, p, "penstock-worker", url, c.threads, err);
 	rc = pst_worker_create(&c, &p->worker, err);
-	return rc < 0 ? rc : start_thread(p, err);
+	return rc < 0 ? rc : take_url(l, p, err);
 }
 
 static void stop_part(struct part *p)
@@ -140,35 +207,140 @@ static void stop_part(struct part *p)
 	*p = (struct part){0};
 }
 
-int pst_launch_start(const struct pst_launch_options *opts, struct pst_launch **out,
+/* A process over shm is connected to by its name, as soon as it is there. */
+static int await(const struct pst_launch *l, struct part *p, struct pst_error *err)
+{
+	int rc;
+
+	if (p->url[0])
+		return 0;
+	rc = pst_process_wait(&p->process, p->name, l->o.connect_ms, p->url, sizeof(p->url), err);
+	name_part(l, p);
+	return rc;
+}
+
+/* Creation */
+
+static int take_list(struct pst_launch *l, struct part *part, const char *const *at, unsigned int n,
 		     struct pst_error *err)
 {
-	struct pst_launch *l = calloc(1, sizeof(*l));
-	int rc = 0;
+	for (unsigned int i = 0; i < n; i++) {
+		int rc = pst_where_peer(&l->where, at[i], part[i].url, err);
 
+		if (rc < 0)
+			return rc;
+		for (unsigned int k = 0; k < i; k++)
+			if (!strcmp(part[k].url, part[i].url))
+				return pst_fail(err, -EINVAL, "%s: is in the list twice",
+						part[i].url);
+		part[i].away = true;
+		name_part(l, &part[i]);
+	}
+	return 0;
+}
+
+/* A worker must reach the servers, wherever it is. */
+static int check_reach(const struct pst_launch *l, const struct pst_launch_options *o,
+		       struct pst_error *err)
+{
+	bool servers_here = !o->nserver_at,
+	     loopback = !l->where.host[0] && strcmp(l->where.scheme, "verbs");
+
+	if (o->listen_host && o->nserver_at && o->nworker_at)
+		return pst_fail(err, -EINVAL,
+				"host %s to listen on: nothing is started here that would listen",
+				o->listen_host);
+	for (unsigned int i = 0; i < o->nworker_at && servers_here && loopback; i++)
+		if (!pst_where_local(l->worker[i].url))
+			return pst_fail(err, -EINVAL,
+					"%s: cannot reach servers that listen on 127.0.0.1 of this "
+					"host; say an address of it (--listen-host)",
+					l->worker[i].url);
+	return 0;
+}
+
+static int open_where(struct pst_launch *l, const struct pst_launch_options *o,
+		      struct pst_error *err)
+{
+	const char *peer[2 * PST_LAUNCH_MAX];
+	struct pst_where_options wo = {
+		.fabric = o->fabric,
+		.key = o->key,
+		.host = o->listen_host,
+		.peers = peer,
+		.npeers = o->nserver_at + o->nworker_at,
+	};
+
+	for (unsigned int i = 0; i < o->nserver_at; i++)
+		peer[i] = o->server_at[i];
+	for (unsigned int i = 0; i < o->nworker_at; i++)
+		peer[o->nserver_at + i] = o->worker_at[i];
+	return pst_where_open(&wo, &l->where, err);
+}
+
+static int make_parts(struct pst_launch *l, const struct pst_launch_options *o,
+		      struct pst_error *err)
+{
+	int rc;
+
+	l->server = calloc(l->o.servers, sizeof(*l->server));
+	l->worker = calloc(l->o.workers, sizeof(*l->worker));
+	if (!l->server || !l->worker)
+		return pst_fail(err, -ENOMEM, "no memory to launch anything");
+	if (getrandom(&l->tag, sizeof(l->tag), 0) != sizeof(l->tag))
+		return pst_fail(err, -EIO, "no random name for this run");
+	rc = open_where(l, o, err);
+	if (!rc)
+		rc = take_list(l, l->server, o->server_at, o->nserver_at, err);
+	if (!rc)
+		rc = take_list(l, l->worker, o->worker_at, o->nworker_at, err);
+	return rc < 0 ? rc : check_reach(l, o, err);
+}
+
+int pst_launch_create(const struct pst_launch_options *opts, struct pst_launch **out,
+		      struct pst_error *err)
+{
+	struct pst_launch *l;
+	int rc;
+
+	if (opts->nserver_at > PST_LAUNCH_MAX || opts->nworker_at > PST_LAUNCH_MAX)
+		return pst_fail(err, -EINVAL, "more than %d servers or workers", PST_LAUNCH_MAX);
+	l = calloc(1, sizeof(*l));
 	if (!l)
 		return pst_fail(err, -ENOMEM, "no memory to launch anything");
 	l->o = *opts;
+	l->o.servers = opts->nserver_at ? opts->nserver_at : opts->servers;
+	l->o.workers = opts->nworker_at ? opts->nworker_at : opts->workers;
 	if (!l->o.server_threads)
-		l->o.server_threads = share_of(opts->servers);
+		l->o.server_threads = share_of(l->o.servers);
 	if (!l->o.worker_threads)
-		l->o.worker_threads = share_of(opts->workers);
-	l->server = calloc(opts->servers, sizeof(*l->server));
-	l->worker = calloc(opts->workers, sizeof(*l->worker));
-	if (!l->server || !l->worker)
-		rc = pst_fail(err, -ENOMEM, "no memory to launch anything");
-	else if (getrandom(&l->tag, sizeof(l->tag), 0) != sizeof(l->tag))
-		rc = pst_fail(err, -EIO, "no random name for this run");
-	for (unsigned int i = 0; i < opts->servers && !rc; i++)
-		rc = start_server(l, &l->server[i], err);
-	for (unsigned int i = 0; i < opts->workers && !rc; i++)
-		rc = start_worker(l, &l->worker[i], err);
+		l->o.worker_threads = share_of(l->o.workers);
+	l->where.key_fd = -1;
+	rc = make_parts(l, opts, err);
+	l->o.server_at = l->o.worker_at = NULL; /* the caller's */
+	l->o.fabric = l->o.key = l->o.listen_host = NULL;
 	if (rc < 0) {
 		pst_launch_stop(l);
 		return rc;
 	}
 	*out = l;
 	return 0;
+}
+
+int pst_launch_start(struct pst_launch *l, struct pst_error *err)
+{
+	int rc = 0;
+
+	for (unsigned int i = 0; i < l->o.servers && !rc; i++)
+		if (!l->server[i].away)
+			rc = start_server(l, &l->server[i], err);
+	for (unsigned int i = 0; i < l->o.workers && !rc; i++)
+		if (!l->worker[i].away)
+			rc = start_worker(l, &l->worker[i], err);
+	/* after all are started: they come up side by side */
+	for (unsigned int i = 0; i < l->o.servers && !rc; i++)
+		rc = await(l, &l->server[i], err);
+	return rc;
 }
 
 void pst_launch_stop(struct pst_launch *l)
@@ -179,9 +351,32 @@ void pst_launch_stop(struct pst_launch *l)
 		stop_part(&l->worker[i]);
 	for (unsigned int i = 0; l->server && i < l->o.servers; i++)
 		stop_part(&l->server[i]);
+	pst_where_close(&l->where);
 	free(l->worker);
 	free(l->server);
 	free(l);
+}
+
+/* Asking */
+
+void pst_launch_fabric(const struct pst_launch *l, char url[PST_URL_MAX])
+{
+	pst_where_fabric(&l->where, url);
+}
+
+int pst_launch_connect_ms(const struct pst_launch *l)
+{
+	return l->o.connect_ms;
+}
+
+unsigned int pst_launch_servers(const struct pst_launch *l)
+{
+	return l->o.servers;
+}
+
+unsigned int pst_launch_workers(const struct pst_launch *l)
+{
+	return l->o.workers;
 }
 
 const char *pst_launch_server(const struct pst_launch *l, unsigned int i)
@@ -198,7 +393,7 @@ int pst_launch_check_server(void *ctx, unsigned int i, struct pst_error *err)
 {
 	struct pst_launch *l = ctx;
 
-	return pst_process_check(&l->server[i].process, l->server[i].url, err);
+	return pst_process_check(&l->server[i].process, l->server[i].name, err);
 }
 
 int pst_launch_check_worker(void *ctx, unsigned int i, struct pst_error *err)
@@ -208,19 +403,60 @@ int pst_launch_check_worker(void *ctx, unsigned int i, struct pst_error *err)
 	for (unsigned int s = 0; s < l->o.servers; s++)
 		if (pst_launch_check_server(l, s, err) < 0)
 			return -EHOSTDOWN;
-	return pst_process_check(&l->worker[i].process, l->worker[i].url, err);
+	return pst_process_check(&l->worker[i].process, l->worker[i].name, err);
+}
+
+int pst_launch_await_worker(struct pst_launch *l, unsigned int i, struct pst_error *err)
+{
+	struct part *p = &l->worker[i];
+
+	for (int n = 1;; n++) {
+		struct pst_error why = {0};
+		int rc = await(l, p, &why);
+
+		if (rc == -ECHILD && n < REPLACEMENTS) {
+			stop_part(p);
+			rc = start_worker(l, p, err);
+			if (!rc)
+				continue;
+		}
+		return rc < 0 ? pst_fail(err, rc, "%s", why.text) : 0;
+	}
+}
+
+/* Nobody is waited for long where nobody may ever be: an engine has other workers. */
+static int try_again(struct part *p)
+{
+	int64_t now = now_ms();
+
+	if (now < p->not_before)
+		return -EAGAIN;
+	if (!p->again_ms || now > p->not_before + AGAIN_CALM)
+		p->again_ms = AGAIN_MS;
+	else if (p->again_ms < AGAIN_MAX_MS)
+		p->again_ms *= 2;
+	p->not_before = now + (1 + AGAIN_SHARE) * p->again_ms;
+	return p->again_ms;
 }
 
 int pst_launch_replace(void *ctx, unsigned int i, char url[PST_WIRE_URL], struct pst_error *err)
 {
 	struct pst_launch *l = ctx;
 	struct part *p = &l->worker[i];
-	int rc;
+	int rc = 0;
 
-	stop_part(p);
-	rc = start_worker(l, p, err);
-	if (rc < 0)
-		return rc;
+	if (p->away) {
+		rc = try_again(p);
+		if (rc < 0)
+			return rc;
+	} else {
+		stop_part(p);
+		rc = start_worker(l, p, err);
+		if (!rc)
+			rc = await(l, p, err);
+		if (rc < 0)
+			return rc;
+	}
 	memcpy(url, p->url, PST_WIRE_URL);
-	return 0;
+	return rc;
 }

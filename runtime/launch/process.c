@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <penstock/wire.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdbool.h>
@@ -14,6 +16,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -90,6 +93,9 @@ int pst_process_start(const char *program, const char *url, const struct pst_pro
 	snprintf(huge, sizeof(huge), "%u", o->huge);
 	posix_spawn_file_actions_init(&files);
 	posix_spawn_file_actions_adddup2(&files, leash[0], STDIN_FILENO);
+	/* onto itself: only this child gets it, and nobody whom the caller starts meanwhile */
+	if (o->fd >= 0)
+		posix_spawn_file_actions_adddup2(&files, o->fd, o->fd);
 	/* what it has to say goes to stderr; stdout is the caller's own */
 	posix_spawn_file_actions_adddup2(&files, STDERR_FILENO, STDOUT_FILENO);
 	posix_spawnattr_init(&attr);
@@ -111,24 +117,101 @@ int pst_process_start(const char *program, const char *url, const struct pst_pro
 				"%s cannot be started: %s (say where it is: PENSTOCK_BIN=DIR)",
 				program, strerror(rc));
 	}
-	*out = (struct pst_process){pid, leash[1]};
+	*out = (struct pst_process){.pid = pid, .leash = leash[1]};
 	return 0;
 }
 
-int pst_process_check(const struct pst_process *p, const char *url, struct pst_error *err)
+static int64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* What it said before it ended, behind the line with where it listened. */
+static int ended(const struct pst_process *p, const siginfo_t *end, const char *name,
+		 struct pst_error *err)
+{
+	char said[800], *why = said;
+	ssize_t n = recv(p->leash, said, sizeof(said) - 1, MSG_DONTWAIT);
+	bool listened = p->listens;
+
+	said[n > 0 ? n : 0] = 0;
+	if (!strncmp(said, PST_LISTENS, strlen(PST_LISTENS))) {
+		listened = true;
+		why += strcspn(said, "\n");
+		why += *why == '\n';
+	}
+	if (*why)
+		return pst_fail(err, -ECHILD, "%s: %s", name, why);
+	return pst_fail(err, -ECHILD, "%s: ended%s (%s %d)", name,
+			listened ? "" : " before it listened",
+			end->si_code == CLD_EXITED ? "exit status" : "signal", end->si_status);
+}
+
+int pst_process_check(const struct pst_process *p, const char *name, struct pst_error *err)
 {
 	siginfo_t end = {0};
-	char why[400];
-	ssize_t n;
 
 	if (p->pid <= 0 || waitid(P_PID, (id_t)p->pid, &end, WEXITED | WNOHANG | WNOWAIT) ||
 	    !end.si_pid)
 		return 0;
-	n = recv(p->leash, why, sizeof(why) - 1, MSG_DONTWAIT);
-	if (n > 0)
-		return pst_fail(err, -ECHILD, "%s: %.*s", url, (int)n, why);
-	return pst_fail(err, -ECHILD, "%s: ended before it listened (%s %d)", url,
-			end.si_code == CLD_EXITED ? "exit status" : "signal", end.si_status);
+	return ended(p, &end, name, err);
+}
+
+/* Its end of the leash is closed: it has ended, or is about to. */
+static int gone(const struct pst_process *p, const char *name, struct pst_error *err)
+{
+	siginfo_t end = {0};
+
+	kill(p->pid, SIGKILL);
+	while (waitid(P_PID, (id_t)p->pid, &end, WEXITED | WNOWAIT) && errno == EINTR)
+		;
+	return ended(p, &end, name, err);
+}
+
+/* The line that it says, taken when it is whole. 1: it is; 0: not yet; -EPIPE: it is none. */
+static int read_line(const struct pst_process *p, char *line, size_t len)
+{
+	ssize_t n = recv(p->leash, line, len - 1, MSG_DONTWAIT | MSG_PEEK);
+	size_t head = strlen(PST_LISTENS);
+	char *end;
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return 0;
+	/* what does not listen says why, and then it ends */
+	if (n <= 0 || strncmp(line, PST_LISTENS, (size_t)n < head ? (size_t)n : head))
+		return -EPIPE;
+	end = memchr(line, '\n', (size_t)n);
+	if (!end)
+		return (size_t)n == len - 1 ? -EPIPE : 0;
+	recv(p->leash, line, (size_t)(end - line) + 1, 0);
+	*end = 0;
+	return 1;
+}
+
+int pst_process_wait(struct pst_process *p, const char *name, int timeout_ms, char *url, size_t len,
+		     struct pst_error *err)
+{
+	struct pollfd leash = {.fd = p->leash, .events = POLLIN};
+	int64_t end = now_ms() + timeout_ms, left;
+	char line[400];
+
+	while ((left = end - now_ms()) > 0) {
+		int rc = poll(&leash, 1, (int)left) > 0 ? read_line(p, line, sizeof(line)) : 0;
+
+		if (rc < 0)
+			return gone(p, name, err);
+		if (!rc)
+			continue;
+		p->listens = true;
+		if ((size_t)snprintf(url, len, "%s", line + strlen(PST_LISTENS)) >= len)
+			return pst_fail(err, -ENAMETOOLONG, "%s: listens at a URL of %zu bytes",
+					name, strlen(line) - strlen(PST_LISTENS));
+		return 0;
+	}
+	return pst_fail(err, -ETIMEDOUT, "%s: does not listen after %d ms", name, timeout_ms);
 }
 
 void pst_process_kill(struct pst_process *p)

@@ -24,6 +24,7 @@ struct member {
 	uint64_t rows;	       /* given to it in this request */
 	int64_t deadline;
 	unsigned int outstanding; /* messages */
+	bool kept;		  /* by others: it may come back by itself */
 };
 
 /* One expert of the request under way. */
@@ -35,7 +36,7 @@ struct share {
 
 struct pst_crew {
 	struct pst_crew_options o;
-	struct pst_cq *cq;
+	struct pst_inbox *inbox;
 	struct pst_region *rows, *results;
 	struct member *member;
 	struct share *share;	      /* [experts] */
@@ -65,6 +66,8 @@ int pst_crew_create(const struct pst_crew_options *opts, struct pst_crew **out,
 	if (!c)
 		return pst_fail(err, rc, "no memory for a crew");
 	c->o = *opts;
+	if (!c->o.connect_ms)
+		c->o.connect_ms = CONNECT_TIMEOUT_MS;
 	c->member = calloc(opts->workers, sizeof(*c->member));
 	c->share = calloc(opts->experts, sizeof(*c->share));
 	c->order = calloc(opts->experts, sizeof(*c->order));
@@ -72,7 +75,7 @@ int pst_crew_create(const struct pst_crew_options *opts, struct pst_crew **out,
 	if (!c->member || !c->share || !c->order || !c->head)
 		pst_fail(err, rc, "no memory for a crew of %u", opts->workers);
 	else
-		rc = pst_cq_create(opts->fabric, &c->cq, err);
+		rc = pst_inbox_create(opts->fabric, PST_INBOX_KEEP, &c->inbox, err);
 	if (!rc)
 		rc = pst_pool_region(c->o.fabric, opts->rows, PST_ACCESS_READ, &c->rows, err);
 	if (!rc)
@@ -92,9 +95,8 @@ void pst_crew_destroy(struct pst_crew *c)
 		return;
 	for (unsigned int w = 0; c->member && w < c->o.workers; w++)
 		if (c->member[w].link)
-			pst_link_close(c->member[w].link);
-	if (c->cq)
-		pst_cq_destroy(c->cq);
+			pst_inbox_close(c->inbox, c->member[w].link);
+	pst_inbox_destroy(c->inbox);
 	if (c->results)
 		pst_region_release(c->results);
 	if (c->rows)
@@ -128,7 +130,7 @@ static void lose(struct pst_crew *c, uint32_t w)
 
 	if (!m->link)
 		return;
-	pst_link_close(m->link);
+	pst_inbox_close(c->inbox, m->link);
 	m->link = NULL;
 	m->outstanding = 0;
 	for (uint32_t e = 0; e < c->o.experts; e++)
@@ -184,7 +186,7 @@ static int set_up(struct pst_crew *c, unsigned int worker, struct pst_link *link
 {
 	struct pst_msg_worker_setup m = c->o.setup;
 	struct pst_msg_answer answer;
-	int64_t end = now_ms() + CONNECT_TIMEOUT_MS;
+	int64_t end = now_ms() + c->o.connect_ms;
 	struct pst_key key;
 	struct pst_wc wc;
 	int rc;
@@ -201,7 +203,7 @@ static int set_up(struct pst_crew *c, unsigned int worker, struct pst_link *link
 		return pst_fail(err, rc, "%s: cannot be set up: %s", pst_link_peer(link),
 				strerror(-rc));
 	while (now_ms() < end) {
-		rc = pst_cq_wait(c->cq, &wc, 1, REACH_MS);
+		rc = pst_inbox_next(c->inbox, &wc, REACH_MS);
 		if (rc == 0 && c->o.check)
 			rc = c->o.check(c->o.ctx, worker, err);
 		if (rc == -ECHILD || rc == -EHOSTDOWN)
@@ -232,19 +234,22 @@ static int set_up(struct pst_crew *c, unsigned int worker, struct pst_link *link
  * A worker may still be starting. That it ended is found out long before the time is over: tries
  * are short at first, and each is twice as long as the one before.
  */
-static int reach(struct pst_crew *c, unsigned int worker, const char *url, struct pst_link **out,
-		 struct pst_error *err)
+static int reach(struct pst_crew *c, unsigned int worker, const char *url, int timeout_ms,
+		 struct pst_link **out, struct pst_error *err)
 {
-	int spent = 0, rc;
+	int64_t end = now_ms() + timeout_ms;
+	int rc;
 
 	for (int ms = REACH_MS;; ms *= 2) {
 		struct pst_error why = {0};
+		int64_t left = end - now_ms();
 
-		rc = pst_connect(c->cq, url, ms, out, &why);
+		if (left > ms)
+			left = ms;
+		rc = pst_connect(pst_inbox_cq(c->inbox), url, left > 0 ? (int)left : 0, out, &why);
 		if (!rc)
 			return 0;
-		spent += ms;
-		if ((rc != -ECONNREFUSED && rc != -ETIMEDOUT) || spent >= CONNECT_TIMEOUT_MS)
+		if ((rc != -ECONNREFUSED && rc != -ETIMEDOUT) || now_ms() >= end)
 			return pst_fail(err, rc, "%s", why.text);
 		rc = c->o.check ? c->o.check(c->o.ctx, worker, err) : 0;
 		if (rc < 0)
@@ -252,17 +257,17 @@ static int reach(struct pst_crew *c, unsigned int worker, const char *url, struc
 	}
 }
 
-static int connect_to(struct pst_crew *c, unsigned int worker, const char *url,
+static int connect_to(struct pst_crew *c, unsigned int worker, const char *url, int timeout_ms,
 		      struct pst_error *err)
 {
 	struct pst_link *link;
-	int rc = reach(c, worker, url, &link, err);
+	int rc = reach(c, worker, url, timeout_ms, &link, err);
 
 	if (rc < 0)
 		return rc;
 	rc = set_up(c, worker, link, err);
 	if (rc < 0) {
-		pst_link_close(link);
+		pst_inbox_close(c->inbox, link);
 		return rc;
 	}
 	c->member[worker].link = link;
@@ -270,26 +275,52 @@ static int connect_to(struct pst_crew *c, unsigned int worker, const char *url,
 	return 0;
 }
 
-/* A new worker in place of a dead one; false: do without. */
+/*
+ * A new worker in place of a dead one, or the same one again where others keep it; false: do
+ * without, in the latter case for now.
+ */
 static bool revive(struct pst_crew *c, uint32_t w, struct pst_error *why)
 {
 	struct member *m = &c->member[w];
 	char url[PST_WIRE_URL];
-	int rc;
 
 	while (c->o.replace && m->failures < MAX_REPLACEMENTS) {
-		memset(why, 0, sizeof(*why));
-		m->failures++;
-		if (c->o.replace(c->o.ctx, w, url, why) < 0)
-			continue;
-		rc = connect_to(c, w, url, why);
-		if (rc == -EHOSTDOWN)
+		struct pst_error last = {0};
+		int ms = c->o.replace(c->o.ctx, w, url, &last), rc = ms;
+
+		m->kept = ms > 0 || ms == -EAGAIN;
+		if (ms >= 0)
+			rc = connect_to(c, w, url, ms ? ms : c->o.connect_ms, &last);
+		if (last.code)
+			*why = last;
+		/* who is not there yet has failed at nothing */
+		m->failures += !m->kept || !rc;
+		if (!rc) {
+			c->restarts++;
+			return true;
+		}
+		if (m->kept || rc == -EHOSTDOWN)
 			return false;
-		if (rc < 0)
-			continue;
-		c->restarts++;
-		return true;
 	}
+	return false;
+}
+
+/* All are dead, but others may be bringing one back. */
+static bool revive_any(struct pst_crew *c, struct pst_error *why)
+{
+	int64_t end = now_ms() + c->o.connect_ms;
+	bool kept;
+
+	do {
+		kept = false;
+		for (uint32_t w = 0; w < c->o.workers; w++) {
+			if (revive(c, w, why))
+				return true;
+			kept |= c->member[w].kept;
+		}
+		if (kept)
+			pst_inbox_pump(c->inbox, REACH_MS / 4);
+	} while (kept && now_ms() < end);
 	return false;
 }
 
@@ -297,7 +328,7 @@ int pst_crew_connect(struct pst_crew *c, unsigned int worker, const char *url,
 		     struct pst_error *err)
 {
 	struct pst_error why = {0}, last = {0};
-	int rc = connect_to(c, worker, url, &why);
+	int rc = connect_to(c, worker, url, c->o.connect_ms, &why);
 
 	if ((rc == -ECHILD || rc == -ECONNRESET) && revive(c, worker, &last))
 		rc = 0;
@@ -396,6 +427,8 @@ static int send_all(struct pst_crew *c, struct pst_error *err)
 		if (!c->member[w].link && !revive(c, w, &why)) {
 			uint32_t other = least_busy(c, true);
 
+			if (other == NOBODY && revive_any(c, &why))
+				other = least_busy(c, true);
 			if (other == NOBODY)
 				return pst_fail(err, -ENOLINK,
 						"no worker is left, and none can be had: %.400s",
@@ -453,7 +486,7 @@ int pst_crew_wait(struct pst_crew *c, struct pst_error *err)
 	struct pst_wc wc;
 
 	while (!all_idle(c)) {
-		int rc = pst_cq_wait(c->cq, &wc, 1, overdue(c));
+		int rc = pst_inbox_next(c->inbox, &wc, overdue(c));
 
 		if (rc < 0 && rc != -EINTR)
 			return pst_fail(err, rc, "waiting for workers: %s", strerror(-rc));
@@ -473,7 +506,7 @@ int pst_crew_worker_stat(struct pst_crew *c, unsigned int w, struct pst_msg_stat
 
 	if (!c->member[w].link)
 		return -ENOTCONN;
-	rc = pst_rpc(c->cq, c->member[w].link, &m, out, sizeof(*out), c->o.timeout_ms, NULL);
+	rc = pst_rpc(c->inbox, c->member[w].link, &m, out, sizeof(*out), c->o.timeout_ms, NULL);
 	if (rc < 0)
 		lose(c, w); /* its end may have been heard, and will not be again */
 	return rc;

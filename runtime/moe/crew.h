@@ -28,6 +28,7 @@ struct pst_crew_options {
 	struct pst_pool *rows, *results;   /* granted to every worker */
 	struct pst_msg_worker_setup setup; /* keys and header are filled in */
 	int timeout_ms;
+	int connect_ms; /* for a worker to appear, 0: 20 s */
 	int (*replace)(void *ctx, unsigned int worker, char url[PST_WIRE_URL],
 		       struct pst_error *err);
 	int (*check)(void *ctx, unsigned int worker, struct pst_error *err);

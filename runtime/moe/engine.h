@@ -47,9 +47,12 @@ struct pst_moe_options {
 	int node;		       /* NUMA node of the rows, PST_NODE_ANY */
 	uint32_t pool_flags;
 	int timeout_ms; /* a worker that is silent for so long is given up */
+	int connect_ms; /* for a worker to appear, 0: 20 s */
 	/*
 	 * Optional: make a new worker number @worker in place of the one that
 	 * died (or hangs: make sure that it is dead) and store its URL. -errno: none can be had.
+	 * Where others keep the workers: the milliseconds that it may take to connect to
+	 * that URL, before the rest does without it; -EAGAIN: it was tried a moment ago.
 	 */
 	int (*replace)(void *ctx, unsigned int worker, char url[PST_WIRE_URL],
 		       struct pst_error *err);

@@ -3,13 +3,19 @@
  * session.h - one engine's experts at a worker.
  *
  * Opened from the engine's set-up message; everything in a message is checked before use.
+ *
+ * Where the engine's regions and the servers' can be mapped nothing moves. Elsewhere the rows
+ * of a request are read from the engine, weights that are not here from the servers, and
+ * the experts are computed in groups whose weights and gradients have room in the session's
+ * memory; results are written to the engine, and gradients to the slots, before the answer.
+ * The numbers are the same: every expert is computed whole.
  * Threads: that of the worker.
  */
 #ifndef PST_SESSION_H
 #define PST_SESSION_H
 
-#include "rdma/fabric.h"
 #include "runtime/device/device.h"
+#include "runtime/store/inbox.h"
 
 #include <penstock/wire.h>
 
@@ -17,10 +23,11 @@ struct pst_session;
 
 /* What a session uses of its worker. */
 struct pst_session_host {
-	struct pst_fabric *fabric;
+	struct pst_inbox *inbox; /* engines */
 	struct pst_device *device;
 	int node;
 	uint32_t pool_flags;
+	uint64_t copy_bytes; /* as in worker.h */
 };
 
 int pst_session_open(const struct pst_session_host *host, struct pst_link *engine,

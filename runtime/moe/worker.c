@@ -20,7 +20,7 @@ struct seat {
 struct pst_worker {
 	struct pst_worker_config config;
 	struct pst_fabric *fabric;
-	struct pst_cq *cq; /* engines */
+	struct pst_inbox *inbox; /* engines */
 	struct pst_listener *listener;
 	struct pst_device *device;
 	struct seat *seats;
@@ -67,7 +67,13 @@ static void leave_seat(struct pst_worker *w, const struct pst_session *session)
 static void setup(struct pst_worker *w, struct pst_link *link, const struct pst_msg *hdr)
 {
 	struct pst_session *old = pst_link_user(link), *session = NULL;
-	struct pst_session_host host = {w->fabric, w->device, w->config.node, w->config.pool_flags};
+	struct pst_session_host host = {
+		.inbox = w->inbox,
+		.device = w->device,
+		.node = w->config.node,
+		.pool_flags = w->config.pool_flags,
+		.copy_bytes = w->config.copy_bytes,
+	};
 	struct pst_error err = {0};
 
 	if (old)
@@ -136,7 +142,7 @@ static void link_down(struct pst_worker *w, struct pst_link *link)
 {
 	const struct pst_session *session = pst_link_user(link);
 
-	pst_link_close(link);
+	pst_inbox_close(w->inbox, link);
 	if (session)
 		leave_seat(w, session);
 }
@@ -146,7 +152,7 @@ int pst_worker_serve(struct pst_worker *w, struct pst_error *err)
 	struct pst_wc wc;
 
 	while (!atomic_load(&w->stop)) {
-		int rc = pst_cq_wait(w->cq, &wc, 1, -1);
+		int rc = pst_inbox_next(w->inbox, &wc, -1);
 
 		if (rc < 0 && rc != -EINTR)
 			return pst_fail(err, rc, "%s: %s", w->config.url, strerror(-rc));
@@ -160,10 +166,15 @@ int pst_worker_serve(struct pst_worker *w, struct pst_error *err)
 	return 0;
 }
 
+const char *pst_worker_at(const struct pst_worker *w)
+{
+	return pst_listener_url(w->listener);
+}
+
 void pst_worker_stop(struct pst_worker *w)
 {
 	atomic_store(&w->stop, true);
-	pst_cq_wake(w->cq);
+	pst_cq_wake(pst_inbox_cq(w->inbox));
 }
 
 int pst_worker_create(const struct pst_worker_config *config, struct pst_worker **out,
@@ -181,9 +192,15 @@ int pst_worker_create(const struct pst_worker_config *config, struct pst_worker 
 	if (!rc)
 		rc = pst_fabric_open(config->url, &w->fabric, err);
 	if (!rc)
-		rc = pst_cq_create(w->fabric, &w->cq, err);
+		rc = pst_inbox_create(w->fabric, PST_INBOX_KEEP, &w->inbox, err);
 	if (!rc)
-		rc = pst_listen(w->cq, config->url, &w->listener, err);
+		rc = pst_listen(pst_inbox_cq(w->inbox), config->url, &w->listener, err);
+	if (!rc) {
+		/* as others know it: with the port that it has, without the settings */
+		free((char *)w->config.url);
+		w->config.url = strdup(pst_listener_url(w->listener));
+		rc = w->config.url ? 0 : pst_fail(err, -ENOMEM, "no memory for a URL");
+	}
 	if (rc < 0) {
 		pst_worker_destroy(w);
 		return rc;
@@ -196,8 +213,7 @@ void pst_worker_destroy(struct pst_worker *w)
 {
 	if (!w)
 		return;
-	if (w->cq)
-		pst_cq_destroy(w->cq);
+	pst_inbox_destroy(w->inbox);
 	leave_seat(w, NULL);
 	if (w->fabric)
 		pst_fabric_close(w->fabric);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* generator.c - a checkpoint continues a text: one server and one worker as threads. */
+/* generator.c - a checkpoint continues a text: servers and workers are threads, or elsewhere. */
 #include "rdma/fail.h"
 #include "runtime/host.h"
 #include "runtime/io/safetensors.h"
-#include "runtime/launch/launch.h"
+#include "runtime/launch/reach.h"
 #include "runtime/describe.h"
 #include "runtime/model/model.h"
 #include "runtime/model/params.h"
@@ -18,7 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SERVER_TIMEOUT_MS 20000
 #define WORKER_TIMEOUT_MS 60000
 #define PROMPT_PIECE	  64 /* tokens that are fed at once */
 
@@ -51,11 +50,21 @@ void pst_generate_defaults(struct pst_generate_options *o)
 		.top_p = 0.95,
 		.seed = 1,
 		.host = {.node = -1, .huge = 1, .lock = 1},
+		.servers = 1,
+		.workers = 1,
+		.peers = {.connect_timeout_ms = 20000},
 	};
 }
 
 static int check_options(const struct pst_generate_options *o, struct pst_error *err)
 {
+	if (!o->servers || o->servers > PST_LAUNCH_MAX || !o->workers ||
+	    o->workers > PST_LAUNCH_MAX)
+		return pst_fail(err, -EINVAL, "servers %u, workers %u: not between 1 and %d",
+				o->servers, o->workers, PST_LAUNCH_MAX);
+	if (!o->peers.connect_timeout_ms || o->peers.connect_timeout_ms > 1000000000)
+		return pst_fail(err, -EINVAL, "connect-timeout %u: not between 1 and 1e9",
+				o->peers.connect_timeout_ms);
 	if (!o->checkpoint)
 		return pst_fail(err, -EINVAL, "no checkpoint was named");
 	if (!isfinite(o->temperature) || o->temperature < 0 || o->temperature > 100)
@@ -112,13 +121,9 @@ static int read_config(struct pst_generator *g, const char *dir, struct pst_erro
 
 static int open_table(struct pst_generator *g, const char *dir, struct pst_error *err)
 {
-	const char *url = pst_launch_server(g->launch, 0);
 	struct pst_client_options co = {
 		.size = sizeof(co),
 		.fabric = g->fabric,
-		.urls = &url,
-		.servers = 1,
-		.timeout_ms = SERVER_TIMEOUT_MS,
 	};
 	struct pst_client_loaded loaded;
 	struct pst_wire_tensor *tensor;
@@ -133,7 +138,7 @@ static int open_table(struct pst_generator *g, const char *dir, struct pst_error
 	co.tensors = tensor;
 	co.unit = unit;
 	co.count = g->nparams;
-	rc = pst_client_open(&co, &g->client, err);
+	rc = pst_reach_servers(g->launch, &co, &g->client, err);
 	free(unit);
 	free(tensor);
 	if (!rc)
@@ -151,14 +156,10 @@ static int open_table(struct pst_generator *g, const char *dir, struct pst_error
 
 static int open_moe(struct pst_generator *g, struct pst_error *err)
 {
-	struct pst_wire_server server;
 	struct pst_moe_options mo = {
 		.size = sizeof(mo),
 		.fabric = g->fabric,
 		.device = g->device,
-		.workers = 1,
-		.servers = &server,
-		.nservers = 1,
 		.hidden = g->config.hidden,
 		.inter = g->config.moe_inter,
 		.experts = g->config.experts,
@@ -170,11 +171,8 @@ static int open_moe(struct pst_generator *g, struct pst_error *err)
 		.pool_flags = pst_host_pool_flags(&g->o.host),
 		.timeout_ms = WORKER_TIMEOUT_MS,
 	};
-	int rc;
 
-	pst_client_describe(g->client, 0, &server);
-	rc = pst_moe_create(&mo, &g->moe, err);
-	return rc < 0 ? rc : pst_moe_connect(g->moe, 0, pst_launch_worker(g->launch, 0), err);
+	return pst_reach_workers(g->launch, g->client, &mo, &g->moe, err);
 }
 
 static int open_model(struct pst_generator *g, struct pst_error *err)
@@ -227,25 +225,44 @@ static int feed(struct pst_generator *g, const unsigned char *text, size_t n, st
 	return 0;
 }
 
-static int open_all(struct pst_generator *g, struct pst_error *err)
+static int start_parts(struct pst_generator *g, struct pst_error *err)
 {
+	const struct pst_peer_options *p = &g->o.peers;
 	struct pst_launch_options lo = {
 		.size = sizeof(lo),
-		.servers = 1,
-		.workers = 1,
+		.servers = g->o.servers,
+		.workers = g->o.workers,
+		.server_at = p->server_at,
+		.worker_at = p->worker_at,
+		.nserver_at = (unsigned int)p->nserver_at,
+		.nworker_at = (unsigned int)p->nworker_at,
+		.fabric = g->o.fabric,
+		.key = p->key,
+		.listen_host = p->listen_host,
+		.connect_ms = (int)p->connect_timeout_ms,
 		.embedded = true,
 		.node = g->o.host.node,
 		.pool_flags = pst_host_pool_flags(&g->o.host),
 	};
+	char url[PST_URL_MAX];
+	int rc = pst_launch_create(&lo, &g->launch, err);
+
+	if (rc < 0)
+		return rc;
+	pst_launch_fabric(g->launch, url);
+	rc = pst_fabric_open(url, &g->fabric, err);
+	return rc < 0 ? rc : pst_launch_start(g->launch, err);
+}
+
+static int open_all(struct pst_generator *g, struct pst_error *err)
+{
 	char dir[PATH_MAX];
 	int rc = pst_ckptdir_find(g->o.checkpoint, dir, err);
 
 	if (!rc)
 		rc = read_config(g, dir, err);
 	if (!rc)
-		rc = pst_launch_start(&lo, &g->launch, err);
-	if (!rc)
-		rc = pst_fabric_open("shm://engine", &g->fabric, err);
+		rc = start_parts(g, err);
 	if (!rc)
 		rc = pst_device_open_cpu(g->o.host.node, g->o.host.threads, &g->device, err);
 	if (!rc)
@@ -271,7 +288,8 @@ int pst_generator_open(const struct pst_generate_options *opts, struct pst_gener
 		rc = check_options(&g->o, err);
 	if (!rc)
 		rc = open_all(g, err);
-	g->o.checkpoint = g->o.prompt = NULL; /* the caller's again */
+	g->o.checkpoint = g->o.prompt = g->o.fabric = NULL; /* the caller's again */
+	g->o.peers = (struct pst_peer_options){0};
 	g->sampler = (struct pst_sampler){g->o.temperature, g->o.top_p, g->o.seed, 0};
 	if (rc < 0) {
 		pst_generator_close(g);

@@ -1,62 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "runtime/store/client.h"
+/* client.c - the table of a client: opened, made, filled, saved. */
+#include "runtime/store/client_priv.h"
 
 #include "rdma/fail.h"
 #include "runtime/io/safetensors.h"
 #include "runtime/mem/pool.h"
 #include "runtime/store/region.h"
-#include "runtime/store/rpc.h"
 #include "runtime/store/shard.h"
-#include "runtime/store/view.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define STEP_TIMEOUT_MS 120000
 #define FILE_TIMEOUT_MS 3600000
 
-/* One server's part. */
-struct part {
-	char url[PST_WIRE_URL];
-	struct pst_view *view;
-	size_t count; /* tensors */
-	uint64_t token;
-	uint32_t slot_number;
-	struct pst_slot_head slot; /* checked */
-	char *slot_base;
-	uint64_t slot_bytes;
-};
-
-/* Where a tensor lives. */
-struct place {
-	uint32_t part;
-	uint32_t index; /* in the part */
-};
-
-struct pst_client {
-	struct pst_fabric *fabric;
-	struct pst_cq *cq;
-	unsigned int parts;
-	struct part *part;
-	size_t count;
-	struct place *place;
-	struct pst_wire_tensor *tensor;
-	struct pst_rpc_call *call; /* one per part */
-	uint64_t version;
-};
-
 /* Placement */
-
-static uint64_t tensor_bytes(const struct pst_wire_tensor *t)
-{
-	uint64_t bytes = sizeof(float);
-
-	for (unsigned int d = 0; d < t->ndim; d++)
-		bytes *= t->shape[d];
-	return bytes;
-}
 
 static int place_tensors(struct pst_client *c, const uint32_t *unit)
 {
@@ -71,7 +30,7 @@ static int place_tensors(struct pst_client *c, const uint32_t *unit)
 			if (load[p] < load[best])
 				best = p;
 		for (end = i; end < c->count && unit[end] == unit[i]; end++) {
-			load[best] += tensor_bytes(&c->tensor[end]);
+			load[best] += pst_client_bytes(&c->tensor[end]);
 			c->place[end] = (struct place){best, (uint32_t)c->part[best].count++};
 		}
 	}
@@ -88,17 +47,16 @@ static int ask_all(struct pst_client *c, struct pst_msg *msg, void *answers, siz
 	int rc = 0, done;
 
 	for (sent = 0; sent < c->parts; sent++) {
-		rc = pst_rpc_send(&c->call[sent], pst_view_link(c->part[sent].view), msg,
+		rc = pst_rpc_send(c->inbox, &c->call[sent], pst_view_link(c->part[sent].view), msg,
 				  (char *)answers + sent * len, len, err);
 		if (rc < 0)
 			break;
 	}
-	done = pst_rpc_wait(c->cq, c->call, sent, timeout_ms, err);
+	done = pst_rpc_wait(c->inbox, c->call, sent, timeout_ms, err);
 	return rc < 0 ? rc : done;
 }
 
-static int ask_plain(struct pst_client *c, struct pst_msg *msg, int timeout_ms,
-		     struct pst_error *err)
+int pst_client_ask(struct pst_client *c, struct pst_msg *msg, int timeout_ms, struct pst_error *err)
 {
 	struct pst_msg_answer *answers = calloc(c->parts, sizeof(*answers));
 	int rc;
@@ -170,12 +128,12 @@ static int create_parts(struct pst_client *c, struct pst_region *region, const u
 			break;
 		}
 		memcpy(&m.key, &key, sizeof(m.key));
-		rc = pst_rpc_send(&c->call[sent], link, &m.hdr, &answers[sent], sizeof(*answers),
-				  err);
+		rc = pst_rpc_send(c->inbox, &c->call[sent], link, &m.hdr, &answers[sent],
+				  sizeof(*answers), err);
 		if (rc < 0)
 			break;
 	}
-	done = pst_rpc_wait(c->cq, c->call, sent, STEP_TIMEOUT_MS, err);
+	done = pst_rpc_wait(c->inbox, c->call, sent, STEP_TIMEOUT_MS, err);
 	free(answers);
 	return rc < 0 ? rc : done;
 }
@@ -233,7 +191,12 @@ int pst_client_open(const struct pst_client_options *o, struct pst_client **out,
 	c->call = calloc(o->servers, sizeof(*c->call));
 	c->place = calloc(o->count, sizeof(*c->place));
 	c->tensor = calloc(o->count, sizeof(*c->tensor));
-	if (!c->part || !c->call || !c->place || !c->tensor) {
+	c->want = calloc(o->servers, sizeof(*c->want));
+	c->item = calloc(o->count + o->servers, sizeof(*c->item));
+	c->gradient = calloc(o->count, sizeof(*c->gradient));
+	c->copy_bytes = o->copy_bytes;
+	if (!c->part || !c->call || !c->place || !c->tensor || !c->want || !c->item ||
+	    !c->gradient) {
 		pst_fail(err, rc, "no memory for a table of %zu tensors", o->count);
 		goto close_client;
 	}
@@ -242,10 +205,10 @@ int pst_client_open(const struct pst_client_options *o, struct pst_client **out,
 	if (!rc)
 		rc = check_parts(c, err);
 	if (!rc)
-		rc = pst_cq_create(o->fabric, &c->cq, err);
+		rc = pst_inbox_create(o->fabric, 0, &c->inbox, err);
 	for (unsigned int p = 0; p < c->parts && !rc; p++) {
 		snprintf(c->part[p].url, sizeof(c->part[p].url), "%s", o->urls[p]);
-		rc = pst_view_connect(c->cq, o->urls[p], o->timeout_ms, &c->part[p].view, err);
+		rc = pst_view_connect(c->inbox, o->urls[p], o->timeout_ms, &c->part[p].view, err);
 	}
 	if (!rc)
 		rc = create_table(c, err);
@@ -262,10 +225,18 @@ void pst_client_close(struct pst_client *c)
 {
 	if (!c)
 		return;
-	for (unsigned int p = 0; c->part && p < c->parts; p++)
+	for (unsigned int p = 0; c->part && p < c->parts; p++) {
+		pst_push_close(c->part[p].push);
 		pst_view_close(c->part[p].view);
-	if (c->cq)
-		pst_cq_destroy(c->cq);
+		free(c->part[p].wanted);
+	}
+	pst_inbox_destroy(c->inbox);
+	pst_copies_destroy(c->copies);
+	pst_client_free_local(c);
+	free(c->mine);
+	free(c->gradient);
+	free(c->item);
+	free(c->want);
 	free(c->tensor);
 	free(c->place);
 	free(c->call);
@@ -279,7 +250,7 @@ int pst_client_init(struct pst_client *c, uint64_t seed, struct pst_error *err)
 				       .seed = seed};
 
 	c->version = 0;
-	return ask_plain(c, &m.hdr, STEP_TIMEOUT_MS, err);
+	return pst_client_ask(c, &m.hdr, STEP_TIMEOUT_MS, err);
 }
 
 int pst_client_load(struct pst_client *c, const char *dir, bool optimizer, uint64_t version,
@@ -315,132 +286,6 @@ int pst_client_load(struct pst_client *c, const char *dir, bool optimizer, uint6
 	return rc;
 }
 
-/* Slots */
-
-static bool slot_sane(const struct part *p)
-{
-	const struct pst_slot_head *h = &p->slot;
-	uint64_t buffer = 0;
-
-	for (size_t i = 0; i < pst_view_count(p->view); i++) {
-		const struct pst_wire_tensor *t = pst_view_tensor(p->view, i);
-
-		if (t->offset + t->bytes > buffer)
-			buffer = t->offset + t->bytes;
-	}
-	return h->gradients % 64 == 0 && h->norms % 8 == 0 && h->gradients <= p->slot_bytes &&
-	       buffer <= p->slot_bytes - h->gradients && h->mask <= p->slot_bytes &&
-	       p->count <= p->slot_bytes - h->mask && h->norms <= p->slot_bytes &&
-	       p->count * sizeof(double) <= p->slot_bytes - h->norms;
-}
-
-int pst_client_train(struct pst_client *c, struct pst_error *err)
-{
-	struct pst_msg m = {.size = sizeof(m), .type = PST_MSG_SLOT_OPEN};
-	struct pst_msg_slot_opened *answers = calloc(c->parts, sizeof(*answers));
-	int rc;
-
-	if (!answers)
-		return pst_fail(err, -ENOMEM, "no memory for answers");
-	rc = ask_all(c, &m, answers, sizeof(*answers), STEP_TIMEOUT_MS, err);
-	for (unsigned int i = 0; i < c->parts && !rc; i++) {
-		struct part *p = &c->part[i];
-		struct pst_key key;
-		void *addr;
-
-		memcpy(&key, &answers[i].key, sizeof(key));
-		p->token = answers[i].token;
-		p->slot_number = answers[i].slot;
-		rc = pst_link_map(pst_view_link(p->view), key, PST_ACCESS_WRITE, &addr,
-				  &p->slot_bytes);
-		if (!rc && p->slot_bytes < sizeof(p->slot))
-			rc = -EPROTO;
-		if (!rc) {
-			p->slot_base = addr;
-			memcpy(&p->slot, addr, sizeof(p->slot));
-			if (!slot_sane(p))
-				rc = -EPROTO;
-		}
-		if (rc < 0)
-			pst_fail(err, rc, "%s: its push slot cannot be used: %s", p->url,
-				 strerror(-rc));
-	}
-	free(answers);
-	return rc;
-}
-
-/* A step */
-
-int pst_client_begin(struct pst_client *c, const uint8_t *mine, const float **weights,
-		     float **grads, uint64_t *version, struct pst_error *err)
-{
-	for (size_t i = 0; i < c->count; i++) {
-		const struct place *pl = &c->place[i];
-		struct part *p = &c->part[pl->part];
-
-		weights[i] = NULL;
-		if (grads)
-			grads[i] = NULL;
-		if (!mine[i])
-			continue;
-		weights[i] = pst_view_weight(p->view, pl->index, c->version);
-		if (!weights[i])
-			return pst_fail(err, -ESTALE, "%s: no longer holds version %llu", p->url,
-					(unsigned long long)c->version);
-		if (grads)
-			grads[i] = (float *)(p->slot_base + p->slot.gradients +
-					     pst_view_tensor(p->view, pl->index)->offset);
-	}
-	*version = c->version;
-	return 0;
-}
-
-int pst_client_commit(struct pst_client *c, const uint8_t *mine, const uint8_t *has,
-		      double *norm_sq, struct pst_error *err)
-{
-	struct pst_msg_commit m = {.hdr = {.size = sizeof(m), .type = PST_MSG_COMMIT},
-				   .version = c->version};
-	double sum = 0;
-	int rc;
-
-	for (size_t i = 0; i < c->count; i++) {
-		const struct place *pl = &c->place[i];
-		struct part *p = &c->part[pl->part];
-
-		p->slot_base[p->slot.mask + pl->index] = (char)has[i];
-		if (has[i] && mine[i]) {
-			rc = pst_rpc_announce(c->cq, pst_view_link(p->view),
-					      PST_IMM(p->slot_number, c->version, pl->index));
-			if (rc < 0)
-				return pst_fail(err, rc, "%s: cannot be told of a gradient: %s",
-						p->url, strerror(-rc));
-		}
-	}
-	rc = ask_plain(c, &m.hdr, STEP_TIMEOUT_MS, err);
-	if (rc < 0)
-		return rc;
-	for (size_t i = 0; i < c->count; i++) {
-		const struct place *pl = &c->place[i];
-		struct part *p = &c->part[pl->part];
-
-		sum += ((const double *)(p->slot_base + p->slot.norms))[pl->index];
-	}
-	*norm_sq = sum;
-	return 0;
-}
-
-int pst_client_apply(struct pst_client *c, struct pst_msg_apply *m, struct pst_error *err)
-{
-	int rc;
-
-	m->hdr = (struct pst_msg){.size = sizeof(*m), .type = PST_MSG_APPLY};
-	m->version = c->version;
-	rc = ask_plain(c, &m->hdr, STEP_TIMEOUT_MS, err);
-	if (!rc)
-		c->version++;
-	return rc;
-}
-
 /* Saving */
 
 static int write_index(struct pst_client *c, const char *dir, const char *stem,
@@ -466,7 +311,7 @@ static int write_index(struct pst_client *c, const char *dir, const char *stem,
 			snprintf(name[n], sizeof(*name), "%s%s", c->tensor[i].name, suffix[k]);
 			names[n] = name[n];
 			files[n] = file[c->place[i].part];
-			total += tensor_bytes(&c->tensor[i]);
+			total += pst_client_bytes(&c->tensor[i]);
 		}
 	}
 	rc = pst_safetensors_write_index(dir, stem, names, files, n, total, err);
@@ -509,7 +354,7 @@ void pst_client_describe(const struct pst_client *c, unsigned int i, struct pst_
 {
 	memset(out, 0, sizeof(*out));
 	memcpy(out->url, c->part[i].url, sizeof(out->url));
-	out->token = c->part[i].token;
+	out->token = c->part[i].push ? pst_push_token(c->part[i].push) : 0;
 }
 
 int pst_client_stat(struct pst_client *c, unsigned int server, struct pst_msg_stated *out,
@@ -517,6 +362,6 @@ int pst_client_stat(struct pst_client *c, unsigned int server, struct pst_msg_st
 {
 	struct pst_msg m = {.size = sizeof(m), .type = PST_MSG_STAT};
 
-	return pst_rpc(c->cq, pst_view_link(c->part[server].view), &m, out, sizeof(*out),
+	return pst_rpc(c->inbox, pst_view_link(c->part[server].view), &m, out, sizeof(*out),
 		       STEP_TIMEOUT_MS, err);
 }

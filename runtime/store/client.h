@@ -8,8 +8,11 @@
  *            which follows from sizes and count alone: units (an expert's
  *            tensors stay together) go to the server with the least so far.
  *   step     begin gives pointers: weights in the servers' snapshots, gradients
- *            in the slots. Both are used in place: nothing is pulled or pushed but
- *            what kernels read and write there. commit tells the
+ *            in the slots. Where these can be mapped (shm) both are used in
+ *            place: nothing is pulled or pushed but what kernels read and write
+ *            there. Elsewhere begin pulls this engine's own tensors into local copies, once
+ *            per version, and gradients are local until commit writes them into the slots
+ *            and has the servers agree to each. commit tells the
  *            servers which gradients are there and sums their squares in the
  *            order of the table; apply does the optimizer step.
  *
@@ -36,6 +39,7 @@ struct pst_client_options {
 	const struct pst_wire_tensor *tensors;
 	const uint32_t *unit; /* of each tensor; tensors of a unit are neighbours */
 	size_t count;
+	uint64_t copy_bytes; /* budget of local copies, 0: what this engine's tensors take */
 };
 
 /* Connect to all servers and make the table there (no values yet). */
@@ -58,8 +62,9 @@ int pst_client_load(struct pst_client *client, const char *dir, bool optimizer, 
 int pst_client_train(struct pst_client *client, struct pst_error *err);
 
 /*
- * Pointers for the current version, for tensors with @mine[i]; others get NULL.
- * @grads may be NULL. *version is what workers are told.
+ * Pointers for the current version, for tensors with @mine[i]; others get NULL. They are
+ * valid until the next begin. @grads may be NULL; what is behind its pointers is undefined until it
+ * is written. *version is what workers are told.
  */
 int pst_client_begin(struct pst_client *client, const uint8_t *mine, const float **weights,
 		     float **grads, uint64_t *version, struct pst_error *err);
@@ -84,5 +89,14 @@ void pst_client_describe(const struct pst_client *client, unsigned int i,
 
 int pst_client_stat(struct pst_client *client, unsigned int server, struct pst_msg_stated *out,
 		    struct pst_error *err);
+
+/* What this engine moved itself; all 0 where memory is mapped. */
+struct pst_client_moved {
+	uint64_t pulled_bytes, pull_hits; /* weights; tensors that were here already */
+	uint64_t pushed_bytes;		  /* gradients and masks */
+	uint64_t crc_bad, resent;	  /* pushes that a server did not agree to; written again */
+};
+
+void pst_client_moved(const struct pst_client *client, struct pst_client_moved *out);
 
 #endif /* PST_CLIENT_H */

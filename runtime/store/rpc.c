@@ -25,19 +25,20 @@ static int64_t now_ms(void)
 	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-int pst_rpc_send(struct pst_rpc_call *call, struct pst_link *link, struct pst_msg *msg,
-		 void *answer, size_t len, struct pst_error *err)
+int pst_rpc_send(struct pst_inbox *inbox, struct pst_rpc_call *call, struct pst_link *link,
+		 struct pst_msg *msg, void *answer, size_t len, struct pst_error *err)
 {
 	int rc;
 
 	msg->seq = next_seq();
-	*call = (struct pst_rpc_call){link, msg->seq, answer, len, -EINPROGRESS, false};
+	*call = (struct pst_rpc_call){link, msg->seq, answer, len, -EINPROGRESS, false, NULL};
 	rc = pst_link_send(link, msg, msg->size, SEND_TIMEOUT_MS);
 	if (rc < 0) {
 		call->status = rc;
 		return pst_fail(err, rc, "%s: cannot be asked (request %u): %s",
 				pst_link_peer(link), msg->type, strerror(-rc));
 	}
+	pst_inbox_add_call(inbox, call);
 	return 0;
 }
 
@@ -72,32 +73,39 @@ static void take_answer(struct pst_rpc_call *call, const struct pst_wc *wc)
 	call->status = 0;
 }
 
-static void take(struct pst_rpc_call *calls, size_t n, const struct pst_wc *wc)
+bool pst_rpc_take(struct pst_rpc_call *call, const struct pst_wc *wc)
 {
 	const struct pst_msg *hdr = wc->msg;
 
-	for (size_t i = 0; i < n; i++) {
-		if (calls[i].link != wc->link || calls[i].status != -EINPROGRESS)
-			continue;
-		if (wc->kind == PST_WC_DOWN)
-			calls[i].status = -ECONNRESET;
-		else if (wc->kind == PST_WC_MESSAGE && wc->len >= sizeof(*hdr) &&
-			 hdr->type & PST_MSG_ANSWER && hdr->seq == calls[i].seq)
-			take_answer(&calls[i], wc);
+	if (call->link != wc->link || call->status != -EINPROGRESS)
+		return false;
+	if (wc->kind == PST_WC_DOWN) {
+		call->status = -ECONNRESET;
+		return true;
 	}
+	if (wc->len < sizeof(*hdr) || !(hdr->type & PST_MSG_ANSWER) || hdr->seq != call->seq)
+		return false;
+	take_answer(call, wc);
+	return true;
 }
 
 static int verdict(const struct pst_rpc_call *call, struct pst_error *err)
 {
 	const struct pst_msg_answer *answer = call->answer;
 	const char *peer = pst_link_peer(call->link);
+	size_t url = strcspn(peer, " ");
 
+	/* of shm a path is this host's too; else the sentence has to say whose it is */
+	if (call->told && strncmp(peer, "shm:", 4) && strncmp(peer, answer->error.text, url))
+		return pst_fail(err, call->status, "%.*s: %s", (int)url, peer, answer->error.text);
 	if (call->told)
 		return pst_fail(err, call->status, "%s", answer->error.text);
 	switch (call->status) {
 	case 0:
 		return 0;
 	case -ECONNRESET:
+		if (*pst_link_why(call->link))
+			return pst_fail(err, -ECONNRESET, "%s", pst_link_why(call->link));
 		return pst_fail(err, -ECONNRESET, "%s: died, or closed its link", peer);
 	case -EINPROGRESS:
 		return pst_fail(err, -ETIMEDOUT, "%s: does not answer", peer);
@@ -116,24 +124,25 @@ static bool all_done(const struct pst_rpc_call *calls, size_t n)
 	return true;
 }
 
-int pst_rpc_wait(struct pst_cq *cq, struct pst_rpc_call *calls, size_t n, int timeout_ms,
+int pst_rpc_wait(struct pst_inbox *inbox, struct pst_rpc_call *calls, size_t n, int timeout_ms,
 		 struct pst_error *err)
 {
 	int64_t end = now_ms() + timeout_ms;
-	struct pst_wc wc;
-	int rc;
+	int rc = 0;
 
 	while (!all_done(calls, n)) {
 		int64_t left = end - now_ms();
 
 		if (left <= 0)
 			break;
-		rc = pst_cq_wait(cq, &wc, 1, (int)left);
+		rc = pst_inbox_pump(inbox, (int)left);
 		if (rc < 0 && rc != -EINTR)
-			return pst_fail(err, rc, "waiting for an answer: %s", strerror(-rc));
-		if (rc > 0)
-			take(calls, n, &wc);
+			break;
 	}
+	for (size_t i = 0; i < n; i++)
+		pst_inbox_drop_call(inbox, &calls[i]);
+	if (rc < 0 && rc != -EINTR)
+		return pst_fail(err, rc, "waiting for an answer: %s", strerror(-rc));
 	for (size_t i = 0; i < n; i++) {
 		rc = verdict(&calls[i], err);
 		if (rc < 0)
@@ -142,32 +151,29 @@ int pst_rpc_wait(struct pst_cq *cq, struct pst_rpc_call *calls, size_t n, int ti
 	return 0;
 }
 
-int pst_rpc(struct pst_cq *cq, struct pst_link *link, struct pst_msg *msg, void *answer, size_t len,
-	    int timeout_ms, struct pst_error *err)
+int pst_rpc(struct pst_inbox *inbox, struct pst_link *link, struct pst_msg *msg, void *answer,
+	    size_t len, int timeout_ms, struct pst_error *err)
 {
 	struct pst_rpc_call call;
-	int rc = pst_rpc_send(&call, link, msg, answer, len, err);
+	int rc = pst_rpc_send(inbox, &call, link, msg, answer, len, err);
 
-	return rc < 0 ? rc : pst_rpc_wait(cq, &call, 1, timeout_ms, err);
+	return rc < 0 ? rc : pst_rpc_wait(inbox, &call, 1, timeout_ms, err);
 }
 
-int pst_rpc_announce(struct pst_cq *cq, struct pst_link *link, uint32_t imm)
+int pst_rpc_announce(struct pst_inbox *inbox, struct pst_link *link, uint32_t imm)
 {
 	struct pst_wr wr = {
 		.op = PST_WR_WRITE, .flags = PST_WR_IMM | PST_WR_UNSIGNALED, .imm = imm};
 	int64_t end = now_ms() + SEND_TIMEOUT_MS;
 
 	for (;;) {
-		struct pst_wc wc;
 		int rc = pst_link_post(link, &wr, 1);
 
 		if (rc == 1)
 			return 0;
 		if (rc < 0)
 			return rc == -ENOTCONN ? -ECONNRESET : rc;
-		rc = pst_cq_wait(cq, &wc, 1, 1);
-		if (rc > 0 && wc.kind == PST_WC_DOWN && wc.link == link)
-			return -ECONNRESET;
+		pst_inbox_pump(inbox, 1);
 		if (now_ms() > end)
 			return -ETIMEDOUT;
 	}

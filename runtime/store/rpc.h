@@ -2,15 +2,16 @@
 /*
  * rpc.h - ask peers, and wait for their answers.
  *
- * A call is one request to one link; many may be in flight on the links of one cq. A link
- * that dies fails its calls with -ECONNRESET and a sentence that names the peer.
+ * A call is one request to one link; many may be in flight on the links of one inbox, and each
+ * gets its answer whoever waits. A link that dies fails its calls with -ECONNRESET and a
+ * sentence that names the peer.
  *
- * Threads: those of the cq.
+ * Threads: those of the inbox.
  */
 #ifndef PST_RPC_H
 #define PST_RPC_H
 
-#include "rdma/fabric.h"
+#include "runtime/store/inbox.h"
 
 #include <penstock/wire.h>
 
@@ -19,34 +20,38 @@ struct pst_rpc_call {
 	uint64_t seq;
 	void *answer; /* whole answer, at least @len bytes are promised by the peer */
 	size_t len;
-	int status; /* -EINPROGRESS until it is answered */
-	bool told;  /* the peer said no, in words: they are in the answer */
+	int status;		   /* -EINPROGRESS until it is answered */
+	bool told;		   /* the peer said no, in words: they are in the answer */
+	struct pst_rpc_call *next; /* of its inbox */
 };
 
 /*
  * Send @msg (its hdr.size and hdr.type are set; hdr.seq is filled in) and make
- * @call wait for an answer of @len bytes at @answer.
+ * @call wait for an answer of @len bytes at @answer. A call that was sent is to be waited for
+ * once; until then it and @answer stay where they are.
  */
-int pst_rpc_send(struct pst_rpc_call *call, struct pst_link *link, struct pst_msg *msg,
-		 void *answer, size_t len, struct pst_error *err);
+int pst_rpc_send(struct pst_inbox *inbox, struct pst_rpc_call *call, struct pst_link *link,
+		 struct pst_msg *msg, void *answer, size_t len, struct pst_error *err);
 
 /*
  * Wait up to @timeout_ms until all @n calls are answered. The first failure is
  * returned, in the order of the calls, with the peer's sentence in @err.
  */
-int pst_rpc_wait(struct pst_cq *cq, struct pst_rpc_call *calls, size_t n, int timeout_ms,
+int pst_rpc_wait(struct pst_inbox *inbox, struct pst_rpc_call *calls, size_t n, int timeout_ms,
 		 struct pst_error *err);
 
 /* One call, sent and waited for. */
-int pst_rpc(struct pst_cq *cq, struct pst_link *link, struct pst_msg *msg, void *answer, size_t len,
-	    int timeout_ms, struct pst_error *err);
+int pst_rpc(struct pst_inbox *inbox, struct pst_link *link, struct pst_msg *msg, void *answer,
+	    size_t len, int timeout_ms, struct pst_error *err);
 
 /*
- * Raise @imm at the server behind @link, waiting while its queue is full (@cq
- * brings nothing but answers to calls, and the link's end). -ECONNRESET when it is dead,
- * -ETIMEDOUT.
+ * Raise @imm at the server behind @link, waiting while its queue is full. -ECONNRESET when it
+ * is dead, -ETIMEDOUT.
  */
-int pst_rpc_announce(struct pst_cq *cq, struct pst_link *link, uint32_t imm);
+int pst_rpc_announce(struct pst_inbox *inbox, struct pst_link *link, uint32_t imm);
+
+/* For inbox.c: is @wc the answer to @call? The end of its link answers it too. */
+bool pst_rpc_take(struct pst_rpc_call *call, const struct pst_wc *wc);
 
 /*
  * The other side: answer @req with @answer, whose hdr and error are filled in

@@ -3,8 +3,11 @@
  * server.h - a parameter server: one shard behind a listener.
  *
  * One thread serves all links: requests (penstock/wire.h) and the immediates
- * that say which gradients have arrived. Pulls cost it nothing. A client
- * that dies takes its slot with it and nobody else notices.
+ * that say which gradients have arrived. Pulls cost it nothing; a push over a fabric that cannot
+ * map costs it one pass over what came, to check its CRC. A client
+ * that dies takes its slot with it, and nobody else notices but those that it let into it. The
+ * client that made the table takes that with it: every link that used it is closed, and
+ * the server is free for another table.
  */
 #ifndef PST_SERVER_H
 #define PST_SERVER_H
@@ -25,6 +28,8 @@ struct pst_server;
 
 int pst_server_create(const struct pst_server_config *config, struct pst_server **out,
 		      struct pst_error *err);
+/* The URL that it listens at, without settings; valid until it is destroyed. */
+const char *pst_server_at(const struct pst_server *server);
 /* Serve until pst_server_stop(); 0 or the error that ended it. */
 int pst_server_serve(struct pst_server *server, struct pst_error *err);
 void pst_server_stop(struct pst_server *server); /* any thread or signal handler */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/store/slot.h"
 
+#include "rdma/crc32c.h"
 #include "rdma/fail.h"
 
 #include <errno.h>
@@ -63,6 +64,51 @@ void pst_slot_destroy(struct pst_slot *slot)
 	pst_pool_destroy(slot->pool);
 	free(slot->mask);
 	free(slot);
+}
+
+/* One message's items, checked over the team. */
+struct check {
+	const struct pst_slot *slot;
+	const struct pst_shard *shard;
+	const struct pst_wire_pushed *items;
+	bool good[PST_PUSHED_MAX];
+};
+
+static void check_item(void *ctx, size_t i)
+{
+	struct check *c = ctx;
+	uint32_t tensor = c->items[i].tensor;
+	const void *at = c->slot->wire_mask;
+	uint64_t bytes = c->slot->count;
+
+	if (tensor != PST_PUSHED_MASK) {
+		at = c->slot->gradients + pst_shard_tensor_offset(c->shard, tensor) / sizeof(float);
+		bytes = pst_shard_tensor_bytes(c->shard, tensor);
+	}
+	c->good[i] = pst_crc32c(0, at, bytes) == c->items[i].crc;
+}
+
+size_t pst_slot_pushed(struct pst_slot *slot, const struct pst_shard *shard,
+		       struct pst_device *device, const struct pst_wire_pushed *items, size_t n,
+		       __u64 *bad)
+{
+	struct check c = {.slot = slot, .shard = shard, .items = items};
+	size_t count = 0;
+
+	pst_device_for(device, n, check_item, &c);
+	for (size_t i = 0; i < n; i++)
+		if (items[i].tensor != PST_PUSHED_MASK)
+			slot->arrived[items[i].tensor] = 1;
+	/* one that is named twice has to agree twice */
+	for (size_t i = 0; i < n; i++) {
+		if (c.good[i])
+			continue;
+		if (items[i].tensor != PST_PUSHED_MASK)
+			slot->arrived[items[i].tensor] = 0;
+		bad[i / 64] |= 1ull << i % 64;
+		count++;
+	}
+	return count;
 }
 
 void pst_slot_commit(struct pst_slot *slot, const struct pst_msg *req)

@@ -1,42 +1,78 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * view.h - a server's published tensors, used in place by a reader.
+ * view.h - a server's published tensors, as a reader sees them.
  *
- * A view is a link to one server with its snapshot region mapped read-only.
- * Nothing is pulled: a weight is a pointer into the server's memory, valid for one
- * version until the version after the next is being published.
+ * The model
+ *   view  a link to one server, and what its snapshot region says of itself.
+ *   need  makes tensors of one version readable. Where the region can be mapped
+ *         (shm) they are read in place: nothing moves. Elsewhere those
+ *         that are not here are pulled into local copies (copies.h) by one-sided
+ *         reads, as many under way as the queues take; then the head is read: when
+ *         the server still holds the version, nothing was torn, and else
+ *         all that came is thrown away.
+ *   A weight is a pointer: in place it is valid until the version after the next is
+ *   being published, as a copy until the next request begins.
  *
  * What the region says is checked once when it is opened (it is another
- * process's memory); offsets are kept in private memory afterwards.
+ * process's memory); what was checked is kept in private memory.
  *
- * Threads: those of the cq.
+ * Order of calls: connect, open; keep, once; then, per request, pst_copies_begin, need, weight.
+ * Threads: those of the inbox.
  */
 #ifndef PST_VIEW_H
 #define PST_VIEW_H
 
-#include "rdma/fabric.h"
+#include "runtime/store/copies.h"
+#include "runtime/store/inbox.h"
 
 #include <penstock/wire.h>
 
 struct pst_view;
 
 /* Connect to the server at @url, which may still be starting. */
-int pst_view_connect(struct pst_cq *cq, const char *url, int timeout_ms, struct pst_view **out,
-		     struct pst_error *err);
+int pst_view_connect(struct pst_inbox *inbox, const char *url, int timeout_ms,
+		     struct pst_view **out, struct pst_error *err);
 
-/* Ask for the snapshot and map it; the table must be there. */
+/* Ask for the snapshot and take its directory; the table must be there. */
 int pst_view_open(struct pst_view *view, struct pst_error *err);
-void pst_view_close(struct pst_view *view); /* closes the link */
+void pst_view_close(struct pst_view *view); /* closes the link; NULL is fine */
 
 struct pst_link *pst_view_link(const struct pst_view *view);
 size_t pst_view_count(const struct pst_view *view);
 const struct pst_wire_tensor *pst_view_tensor(const struct pst_view *view, size_t i);
 long pst_view_find(const struct pst_view *view, const char *name); /* -ENOENT */
+bool pst_view_mapped(const struct pst_view *view);
 
-/* Version that the server wants read now; PST_VERSION_NONE before the first. */
+/* Where copies go, which outlive the view (or NULL); a view that is mapped needs none. */
+void pst_view_keep(struct pst_view *view, struct pst_copies *copies);
+
+/*
+ * Version that the server wants read now; PST_VERSION_NONE before the first. Where nothing
+ * is mapped it is asked for one-sidedly, and none when that fails.
+ */
 uint64_t pst_view_current(const struct pst_view *view);
 
-/* Tensor @i as of @version; NULL when the server does not hold that version (any more). */
+struct pst_view_want {
+	struct pst_view *view; /* of one inbox, and with one set of copies */
+	const uint32_t *tensor;
+	size_t n;
+};
+
+/*
+ * Make all that is wanted readable as of @version. -ESTALE: a server does not hold it (any
+ * more); -ENOSPC: more at once than the copies' budget.
+ */
+int pst_views_need(const struct pst_view_want *want, size_t n, uint64_t version,
+		   struct pst_error *err);
+int pst_view_need(struct pst_view *view, const uint32_t *tensor, size_t n, uint64_t version,
+		  struct pst_error *err);
+
+/* Tensor @i as of @version; NULL when that is not held (any more), or was not pulled. */
 const float *pst_view_weight(const struct pst_view *view, size_t i, uint64_t version);
+
+/* A few bytes (up to PST_PEEK_MAX) of memory that the server granted, read one-sidedly. */
+#define PST_PEEK_MAX 4096
+int pst_view_peek(const struct pst_view *view, struct pst_key key, uint64_t offset, void *out,
+		  size_t len, struct pst_error *err);
 
 #endif /* PST_VIEW_H */

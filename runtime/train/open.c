@@ -5,6 +5,7 @@
 #include "rdma/fail.h"
 #include "runtime/host.h"
 #include "runtime/io/safetensors.h"
+#include "runtime/launch/reach.h"
 #include "runtime/store/ckptdir.h"
 
 #include <errno.h>
@@ -12,15 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SERVER_TIMEOUT_MS 20000
-#define REACH_MS	  200 /* until the first look whether servers still run */
-#define MAX_PARTS	  256
-
 void pst_train_defaults(struct pst_train_options *o)
 {
 	*o = (struct pst_train_options){
 		.size = sizeof(*o),
-		.fabric = "shm",
 		.servers = 1,
 		.workers = 2,
 		.seed = 1,
@@ -40,6 +36,7 @@ void pst_train_defaults(struct pst_train_options *o)
 		.bias_rate = 1e-2,
 		.worker_timeout_ms = 60000,
 		.host = {.node = -1, .huge = 1, .lock = 1},
+		.peers = {.connect_timeout_ms = 20000},
 	};
 }
 
@@ -58,8 +55,8 @@ static int check_options(const struct pst_train_options *o, struct pst_error *er
 		const char *name;
 		double v, min, max;
 	} number[] = {
-		{"servers", o->servers, 1, MAX_PARTS},
-		{"workers", o->workers, 1, MAX_PARTS},
+		{"servers", o->servers, 1, PST_LAUNCH_MAX},
+		{"workers", o->workers, 1, PST_LAUNCH_MAX},
 		{"steps", o->steps, 1, UINT32_MAX},
 		{"batch", o->batch, 1, 65536},
 		{"seq", o->seq, 2, 1 << 20},
@@ -73,6 +70,7 @@ static int check_options(const struct pst_train_options *o, struct pst_error *er
 		{"balance-alpha", o->balance_alpha, 0, 1e6},
 		{"bias-rate", o->bias_rate, 0, 1},
 		{"worker-timeout", o->worker_timeout_ms, 1, 1e9},
+		{"connect-timeout", o->peers.connect_timeout_ms, 1, 1e9},
 	};
 	int rc = 0;
 
@@ -82,9 +80,6 @@ static int check_options(const struct pst_train_options *o, struct pst_error *er
 		return rc;
 	if (!o->ndata)
 		return pst_fail(err, -EINVAL, "no text to train on was named (data)");
-	if (strcmp(o->fabric, "shm"))
-		return pst_fail(err, -EPROTONOSUPPORT, "fabric %s: there is only shm yet",
-				o->fabric);
 	if (!o->resume && !o->preset == !o->config)
 		return pst_fail(err, -EINVAL, "a preset or a config is needed, one of them");
 	if (o->resume && (o->preset || o->config))
@@ -208,47 +203,11 @@ static int list_params(struct pst_trainer *t, struct pst_error *err)
 	return 0;
 }
 
-static int check_servers(struct pst_trainer *t, struct pst_error *err)
-{
-	int rc = 0;
-
-	for (uint32_t i = 0; i < t->o.servers && !rc; i++)
-		rc = pst_launch_check_server(t->launch, i, err);
-	return rc;
-}
-
-/*
- * That a server ended before it listened is found out long before the time is over: tries are
- * short at first, and each is twice as long as the one before.
- */
-static int reach_servers(struct pst_trainer *t, struct pst_client_options *co,
-			 struct pst_error *err)
-{
-	int spent = 0, rc;
-
-	for (co->timeout_ms = REACH_MS;; co->timeout_ms *= 2) {
-		struct pst_error why = {0};
-
-		rc = pst_client_open(co, &t->client, &why);
-		if (!rc)
-			return 0;
-		spent += co->timeout_ms;
-		if ((rc != -ECONNREFUSED && rc != -ETIMEDOUT) || spent >= SERVER_TIMEOUT_MS)
-			return pst_fail(err, rc, "%s", why.text);
-		rc = check_servers(t, err);
-		if (rc < 0)
-			return rc;
-	}
-}
-
 static int open_table(struct pst_trainer *t, const char *resume, struct pst_error *err)
 {
-	const char *urls[MAX_PARTS];
 	struct pst_client_options co = {
 		.size = sizeof(co),
 		.fabric = t->fabric,
-		.urls = urls,
-		.servers = t->o.servers,
 		.count = t->nparams,
 	};
 	struct pst_client_loaded loaded = {0};
@@ -258,11 +217,9 @@ static int open_table(struct pst_trainer *t, const char *resume, struct pst_erro
 
 	if (rc < 0)
 		return pst_fail(err, rc, "no memory for a table");
-	for (uint32_t i = 0; i < t->o.servers; i++)
-		urls[i] = pst_launch_server(t->launch, i);
 	co.tensors = tensor;
 	co.unit = unit;
-	rc = reach_servers(t, &co, err);
+	rc = pst_reach_servers(t->launch, &co, &t->client, err);
 	free(unit);
 	free(tensor);
 	if (rc < 0)
@@ -280,14 +237,10 @@ static int open_table(struct pst_trainer *t, const char *resume, struct pst_erro
 
 static int open_moe(struct pst_trainer *t, struct pst_error *err)
 {
-	struct pst_wire_server server[MAX_PARTS];
 	struct pst_moe_options mo = {
 		.size = sizeof(mo),
 		.fabric = t->fabric,
 		.device = t->device,
-		.workers = t->o.workers,
-		.servers = server,
-		.nservers = t->o.servers,
 		.hidden = t->config.hidden,
 		.inter = t->config.moe_inter,
 		.experts = t->config.experts,
@@ -299,18 +252,9 @@ static int open_moe(struct pst_trainer *t, struct pst_error *err)
 		.node = t->o.host.node,
 		.pool_flags = pst_host_pool_flags(&t->o.host),
 		.timeout_ms = (int)t->o.worker_timeout_ms,
-		.replace = pst_launch_replace,
-		.check = pst_launch_check_worker,
-		.ctx = t->launch,
 	};
-	int rc;
 
-	for (uint32_t i = 0; i < t->o.servers; i++)
-		pst_client_describe(t->client, i, &server[i]);
-	rc = pst_moe_create(&mo, &t->moe, err);
-	for (uint32_t i = 0; i < t->o.workers && !rc; i++)
-		rc = pst_moe_connect(t->moe, i, pst_launch_worker(t->launch, i), err);
-	return rc;
+	return pst_reach_workers(t->launch, t->client, &mo, &t->moe, err);
 }
 
 static int open_model(struct pst_trainer *t, struct pst_error *err)
@@ -346,22 +290,46 @@ static int open_model(struct pst_trainer *t, struct pst_error *err)
 	return pst_model_create(&mo, &t->model, err);
 }
 
-static int open_parts(struct pst_trainer *t, const char *resume, struct pst_error *err)
+/* Who would be where, before anything is read or started. */
+static int place_parts(struct pst_trainer *t, struct pst_error *err)
 {
+	const struct pst_peer_options *p = &t->o.peers;
 	struct pst_launch_options lo = {
 		.size = sizeof(lo),
 		.servers = t->o.servers,
 		.workers = t->o.workers,
+		.server_at = p->server_at,
+		.worker_at = p->worker_at,
+		.nserver_at = (unsigned int)p->nserver_at,
+		.nworker_at = (unsigned int)p->nworker_at,
+		.fabric = t->o.fabric,
+		.key = p->key,
+		.listen_host = p->listen_host,
+		.connect_ms = (int)p->connect_timeout_ms,
 		.embedded = t->o.embedded,
 		.node = t->o.host.node,
 		.pool_flags = pst_host_pool_flags(&t->o.host),
 	};
+	int rc = pst_launch_create(&lo, &t->launch, err);
+
+	if (rc < 0)
+		return rc;
+	t->o.servers = pst_launch_servers(t->launch);
+	t->o.workers = pst_launch_workers(t->launch);
+	return 0;
+}
+
+static int open_parts(struct pst_trainer *t, const char *resume, struct pst_error *err)
+{
+	char url[PST_URL_MAX];
 	int rc = list_params(t, err);
 
+	if (rc < 0)
+		return rc;
+	pst_launch_fabric(t->launch, url);
+	rc = pst_fabric_open(url, &t->fabric, err);
 	if (!rc)
-		rc = pst_launch_start(&lo, &t->launch, err);
-	if (!rc)
-		rc = pst_fabric_open("shm://engine", &t->fabric, err);
+		rc = pst_launch_start(t->launch, err);
 	if (!rc)
 		rc = pst_device_open_cpu(t->o.host.node, t->o.host.threads, &t->device, err);
 	if (!rc)
@@ -384,6 +352,8 @@ int pst_trainer_open(const struct pst_train_options *opts, struct pst_trainer **
 	rc = pst_host_take_options(&t->o, sizeof(t->o), opts, opts->size, err);
 	if (!rc)
 		rc = check_options(&t->o, err);
+	if (!rc)
+		rc = place_parts(t, err);
 	if (!rc && t->o.out)
 		rc = pst_ckptdir_prepare(t->o.out, t->out, err);
 	if (!rc)
@@ -395,6 +365,7 @@ int pst_trainer_open(const struct pst_train_options *opts, struct pst_trainer **
 	/* the caller's strings are the caller's again */
 	t->o.preset = t->o.config = t->o.out = t->o.resume = t->o.fabric = NULL;
 	t->o.data = NULL;
+	t->o.peers = (struct pst_peer_options){0};
 	if (rc < 0) {
 		pst_trainer_close(t);
 		return rc;

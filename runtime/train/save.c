@@ -36,6 +36,10 @@ int pst_trainer_save(struct pst_trainer *t, char *path, size_t len, struct pst_e
 	if (rc < 0)
 		return rc;
 	rc = pst_client_save(t->client, tmp, &bytes, err);
+	/* it was made just now: who does not find it looks elsewhere */
+	if (rc == -ENOENT)
+		pst_trainer_add(err, "; servers on other hosts must see the folder of checkpoints "
+				     "under the same path");
 	if (!rc)
 		rc = pst_state_write(tmp, &t->state, err);
 	if (!rc)
@@ -46,6 +50,7 @@ int pst_trainer_save(struct pst_trainer *t, char *path, size_t len, struct pst_e
 		pst_ckptdir_abort(tmp);
 		return rc;
 	}
+	t->saved = true;
 	t->traffic.saved += bytes;
 	if (path)
 		snprintf(path, len, "%s", final);

@@ -140,7 +140,21 @@ static int compute(struct pst_trainer *t, struct pst_model_loss *loss, struct ps
 	return rc < 0 ? pst_trainer_fail(t, rc, err) : 0;
 }
 
-int pst_trainer_step(struct pst_trainer *t, struct pst_step_info *out, struct pst_error *err)
+void pst_trainer_add(struct pst_error *err, const char *fmt, ...)
+{
+	size_t at = err ? strlen(err->text) : 0;
+	char more[sizeof(err->text)];
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(more, sizeof(more), fmt, ap);
+	va_end(ap);
+	if (err && n > 0 && at + (size_t)n < sizeof(err->text))
+		memcpy(err->text + at, more, (size_t)n + 1);
+}
+
+static int make_step(struct pst_trainer *t, struct pst_step_info *out, struct pst_error *err)
 {
 	struct pst_step_info info = {.tokens = (uint64_t)t->state.batch * t->state.seq};
 	struct pst_model_loss loss;
@@ -164,6 +178,15 @@ int pst_trainer_step(struct pst_trainer *t, struct pst_step_info *out, struct ps
 	if (t->o.save_every && t->out[0] && t->state.step % t->o.save_every == 0)
 		return pst_trainer_save(t, NULL, 0, err);
 	return 0;
+}
+
+int pst_trainer_step(struct pst_trainer *t, struct pst_step_info *out, struct pst_error *err)
+{
+	int rc = make_step(t, out, err);
+
+	if (rc < 0 && rc != -EDOM && t->saved)
+		pst_trainer_add(err, "; go on from the last checkpoint: --resume %s", t->out);
+	return rc;
 }
 
 int pst_trainer_done(const struct pst_trainer *t)

@@ -20,6 +20,7 @@ struct pst_trainer {
 	struct pst_config config;
 	struct pst_corpus corpus;
 	char out[PATH_MAX]; /* empty: none */
+	bool saved;	    /* a checkpoint of this run is there */
 	char note[256];
 
 	struct pst_launch *launch;
@@ -50,5 +51,9 @@ double pst_schedule_lr(const struct pst_state *state, uint32_t step);
 
 /* step.c: what went wrong in the model, in the moe's words where it was the moe. */
 int pst_trainer_fail(const struct pst_trainer *trainer, int code, struct pst_error *err);
+
+/* More of a sentence, where there is room for all of it. */
+void pst_trainer_add(struct pst_error *err, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
 
 #endif /* PST_TRAINER_H */

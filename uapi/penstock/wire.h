@@ -11,7 +11,16 @@
  * ones. Reserved fields are zero and are checked.
  *
  * Payload never travels in messages: it lies in regions, and messages name it
- * by key and offset.
+ * by key and offset. Where a region can be mapped (shm) its reader uses it in
+ * place, and so does its writer; elsewhere both copy, one-sidedly:
+ *
+ *	what                   who copies it                     how it is known to be whole
+ *	snapshot of a server   engine and worker, one-sided read  held[] is the same after it
+ *	gradients, mask        engine and worker, one-sided write  PST_MSG_PUSHED: CRC-32C
+ *	norms                  engine, one-sided read              after the commit's answer
+ *	rows of an engine      worker, one-sided read              named by PST_MSG_EXPERTS
+ *	results for an engine  worker, one-sided write             before its answer
+ *	directory of a table   server, one-sided read              before its answer
  *
  * Roles: an engine asks servers to make a table, to commit and to apply steps,
  * and asks workers to compute experts. A worker asks servers for a table's snapshot
@@ -37,6 +46,7 @@ enum {
 	PST_MSG_STAT = 10,	   /* anyone to anyone */
 	PST_MSG_WORKER_SETUP = 11, /* engine to worker */
 	PST_MSG_EXPERTS = 12,	   /* engine to worker */
+	PST_MSG_PUSHED = 13,	   /* engine or worker to server */
 	PST_MSG_ANSWER = 0x8000,
 };
 
@@ -152,7 +162,9 @@ struct pst_slot_head {
 
 /*
  * In immediates to a server: whose slot, for which version (its lowest bit: a
- * worker that died may be heard late), and which tensor has arrived there.
+ * worker that died may be heard late), and which tensor has arrived there. They are for
+ * gradients that were computed in place, or pushed without a CRC. A server takes them
+ * only from a link that opened or joined the slot.
  */
 #define PST_IMM(slot, version, tensor) \
 	((__u32)(slot) << 25 | ((__u32)(version)&1) << 24 | (__u32)(tensor))
@@ -168,7 +180,8 @@ struct pst_slot_head {
  * @tensors: at least 1
  * @shard, @shards: which part of the table this is; only for names of files
  *
- * EEXIST: the server has a table already.
+ * The table belongs to the link that made it: when that ends, the table and all slots go, and
+ * the links that used them are closed. EEXIST: the server has a table of another link.
  */
 struct pst_msg_table_create {
 	struct pst_msg hdr;
@@ -247,10 +260,48 @@ struct pst_msg_slot_attach {
 	__aligned_u64 token;
 };
 
+/**
+ * struct pst_wire_pushed - what was written into a slot
+ * @tensor: whose gradient, or PST_PUSHED_MASK
+ * @crc: CRC-32C of it
+ */
+struct pst_wire_pushed {
+	__u32 tensor;
+	__u32 crc;
+};
+
+#define PST_PUSHED_MASK 0xffffffffu
+#define PST_PUSHED_MAX	((4032 - 32) / 8) /* that fit in one message */
+
+/**
+ * struct pst_msg_pushed - these have been written into a slot, one-sidedly, before this message
+ * @version: that the gradients were computed with
+ * @slot: which the link opened or joined
+ * @count: of @item, 1 to PST_PUSHED_MAX
+ *
+ * The server holds each against its CRC. Only what agrees counts as arrived.
+ */
+struct pst_msg_pushed {
+	struct pst_msg hdr;
+	__aligned_u64 version;
+	__u32 slot;
+	__u32 count;
+	struct pst_wire_pushed item[];
+};
+
+/**
+ * struct pst_msg_pushed_answer - answer to PST_MSG_PUSHED
+ * @bad: bit i % 64 of word i / 64: item i does not agree, and is to be written again
+ */
+struct pst_msg_pushed_answer {
+	struct pst_msg_answer answer;
+	__aligned_u64 bad[(PST_PUSHED_MAX + 63) / 64];
+};
+
 /*
  * All gradients of a step that the mask names are there, or on their way (the
- * server waits for the immediate of each). Answered when every client has committed and
- * the norms are written.
+ * server waits for the immediate of each, or for its PST_MSG_PUSHED). Answered when every
+ * client has committed and the norms are written.
  */
 struct pst_msg_commit {
 	struct pst_msg hdr;
@@ -298,6 +349,10 @@ struct pst_msg_saved {
  * @copied_bytes: of payload, beyond the first move
  * @kernels: which it runs
  * @note: what is worse than asked, or empty
+ * @pulled_bytes: of tensors, into local copies
+ * @pull_hits: tensors that were needed and here
+ * @crc_bad: server: pushes that did not agree with their CRC; worker: of its own
+ * @resent: pushes that were written again
  */
 struct pst_msg_stated {
 	struct pst_msg_answer answer;
@@ -312,9 +367,19 @@ struct pst_msg_stated {
 	__aligned_u64 copied_bytes;
 	char kernels[16];
 	char note[256];
+	__aligned_u64 pulled_bytes;
+	__aligned_u64 pull_hits;
+	__aligned_u64 crc_bad;
+	__aligned_u64 resent;
 };
 
 #define PST_WIRE_URL 120
+
+/*
+ * What a server or worker program says once it listens, with the URL and a newline behind it: to
+ * the socket that is its standard input and its leash, else to standard output.
+ */
+#define PST_LISTENS "listening at "
 
 /* One per server, in the region that PST_MSG_WORKER_SETUP names. */
 struct pst_wire_server {
@@ -378,7 +443,7 @@ enum {
  * @reserved: 0
  *
  * Answered when the results are in place and, backward, the weight gradients
- * are on their servers.
+ * are on their servers, which have said so where they were pushed.
  */
 struct pst_msg_experts {
 	struct pst_msg hdr;
@@ -415,11 +480,14 @@ PST_WIRE_ASSERT(sizeof(struct pst_msg_table_loaded) == 800);
 PST_WIRE_ASSERT(sizeof(struct pst_msg_table_opened) == 544);
 PST_WIRE_ASSERT(sizeof(struct pst_msg_slot_opened) == 560);
 PST_WIRE_ASSERT(sizeof(struct pst_msg_slot_attach) == 24);
+PST_WIRE_ASSERT(sizeof(struct pst_wire_pushed) == 8);
+PST_WIRE_ASSERT(sizeof(struct pst_msg_pushed) == 32);
+PST_WIRE_ASSERT(sizeof(struct pst_msg_pushed_answer) == 592);
 PST_WIRE_ASSERT(sizeof(struct pst_msg_commit) == 24);
 PST_WIRE_ASSERT(sizeof(struct pst_msg_apply) == 80);
 PST_WIRE_ASSERT(sizeof(struct pst_msg_save) == 1040);
 PST_WIRE_ASSERT(sizeof(struct pst_msg_saved) == 536);
-PST_WIRE_ASSERT(sizeof(struct pst_msg_stated) == 856);
+PST_WIRE_ASSERT(sizeof(struct pst_msg_stated) == 888);
 PST_WIRE_ASSERT(sizeof(struct pst_wire_server) == 128);
 PST_WIRE_ASSERT(sizeof(struct pst_msg_worker_setup) == 80);
 PST_WIRE_ASSERT(sizeof(struct pst_wire_expert) == 16);
