@@ -22,33 +22,85 @@ selftests-programs := \
 	model/params \
 	moe/death \
 	moe/engine \
+	moe/far \
 	moe/hostile \
+	rdma/cause \
+	rdma/causes \
+	rdma/crc32c \
+	rdma/fabric \
+	rdma/fabric_death \
+	rdma/handshake \
+	rdma/kills \
+	rdma/secret \
+	rdma/settings \
 	rdma/shm \
-	rdma/shm_death \
 	rdma/shm_hostile \
 	rdma/shm_setup \
 	rdma/shm_sleep \
+	rdma/tcp \
+	rdma/tcp_hostile \
+	rdma/tcp_setup \
+	rdma/url \
+	rdma/verbs_none \
 	store/ckptdir \
 	store/files \
+	store/inbox \
 	store/protocol \
+	store/pull \
+	store/push \
 	store/server \
 	store/shard \
 	store/torn \
 	tools/bad_checkpoint \
 	tools/bad_config \
 	tools/bad_options \
+	tools/doctor \
 	tools/generate \
 	tools/json \
 	tools/limits \
+	tools/perf \
+	tools/perf_compare \
+	tools/perf_histogram \
+	tools/perf_server \
 	train/crash \
 	train/digest \
 	train/golden \
+	train/hosts \
 	train/kill \
+	train/where \
+	# EOL
+
+# programs that need what only a virtual machine has here; selftests/vm/run gives them one
+selftests-vm := \
+	vm/guest \
+	vm/numa \
+	vm/nvme \
+	# EOL
+ifneq ($(rdma-has-verbs),)
+selftests-vm += \
+	rdma/verbs \
+	rdma/verbs_death \
+	rdma/verbs_fabric \
+	# EOL
+endif
+
+# and scripts
+selftests-vm-scripts := \
+	train/netns.sh \
+	train/verbs.sh \
+	# EOL
+
+# what such a machine begins with
+selftests-guest := \
+	selftests/vm/guest.sh \
+	selftests/vm/init.c \
+	selftests/vm/tsc.c \
 	# EOL
 
 # benchmarks, built as the tests are and run by make bench
 selftests-benches := \
 	bench/gemm \
+	bench/limits \
 	bench/loader \
 	bench/pool \
 	bench/shm \
@@ -63,7 +115,9 @@ endif
 
 # and as scripts
 selftests-bench-scripts := \
+	bench/fabric.sh \
 	bench/train.sh \
+	bench/verbs.sh \
 	# EOL
 
 # linked into every test
@@ -73,14 +127,20 @@ selftests-lib := \
 
 # left out of make quick: what takes more than a few seconds
 selftests-slow := \
+	rdma/kills \
 	rdma/shm_sleep \
 	tools/bad_checkpoint \
 	tools/generate \
 	tools/limits \
+	tools/perf \
+	tools/perf_server \
 	train/crash \
 	train/digest \
+	train/hosts \
 	train/kill \
+	train/netns.sh \
 	tree/readme.sh \
+	vm/run.sh \
 	# EOL
 
 # run once more under the thread sanitizer: programs with threads
@@ -92,12 +152,21 @@ selftests-tsan := \
 	model/model \
 	moe/death \
 	moe/engine \
+	moe/far \
 	moe/hostile \
+	rdma/fabric \
+	rdma/fabric_death \
+	rdma/kills \
 	rdma/shm \
-	rdma/shm_death \
 	rdma/shm_sleep \
+	rdma/tcp \
+	rdma/tcp_hostile \
+	rdma/tcp_setup \
 	store/files \
+	store/inbox \
 	store/protocol \
+	store/pull \
+	store/push \
 	store/server \
 	store/torn \
 	train/digest \
@@ -108,15 +177,20 @@ selftests-tsan := \
 selftests-fuzz := \
 	checkpoint \
 	config \
+	handshake \
 	safetensors \
 	shm \
+	tcp \
+	url \
 	wire \
 	# EOL
 
 # KTAP scripts selftests/AREA/NAME.sh; O is the build folder, the top of the tree is where they run
 selftests-scripts := \
+	train/netns.sh \
 	tree/arrows.sh \
 	tree/build.sh \
+	tree/causes.sh \
 	tree/files.sh \
 	tree/headers.sh \
 	tree/install.sh \
@@ -124,6 +198,7 @@ selftests-scripts := \
 	tree/readme.sh \
 	tree/runner.sh \
 	tree/tour.sh \
+	vm/run.sh \
 	# EOL
 
 # AREA/NAME-y: what a program is linked with besides; here the routed experts in the test's process
@@ -134,6 +209,31 @@ model/model-y := \
 	selftests/model/moe_local.c \
 	# EOL
 
+# parts of programs that are tested or used alone
+bench/limits-y := \
+	tools/perf/clock.c \
+	tools/perf/histogram.c \
+	# EOL
+bench/shm-y := \
+	tools/perf/clock.c \
+	tools/perf/histogram.c \
+	# EOL
+tools/perf_histogram-y := \
+	tools/perf/histogram.c \
+	# EOL
+
+# the checks of penstock-perf doctor, over made-up machines
+tools/doctor-y := \
+	tools/options.c \
+	tools/perf/doctor.c \
+	tools/perf/doctor_host.c \
+	tools/perf/doctor_memory.c \
+	tools/perf/doctor_path.c \
+	tools/perf/doctor_pci.c \
+	tools/perf/doctor_rdma.c \
+	tools/perf/doctor_read.c \
+	# EOL
+
 # what runs the programs of this build, which are built before it
 selftests-user-programs := \
 	tools/bad_checkpoint \
@@ -142,12 +242,16 @@ selftests-user-programs := \
 	tools/generate \
 	tools/json \
 	tools/limits \
+	tools/perf \
+	tools/perf_compare \
+	tools/perf_server \
 	train/crash \
 	train/digest \
+	train/hosts \
 	train/kill \
 	# EOL
 selftests-user-y := \
 	selftests/tools/program.c \
 	# EOL
 $(foreach t,$(selftests-user-programs),$(eval $(t)-y := $(selftests-user-y)))
-$(selftests-user-programs:%=$(O)/selftests/%): | $(O)/penstock $(O)/penstock-ps $(O)/penstock-worker
+$(selftests-user-programs:%=$(O)/selftests/%): | $(O)/penstock $(O)/penstock-perf $(O)/penstock-ps $(O)/penstock-worker

@@ -4,7 +4,7 @@
  * the socket, writes into the rings and hangs up on, and what the victim does
  * meanwhile. The victim must hand out only whole messages and end a link once.
  */
-#include "rdma/shm_wire.h"
+#include "rdma/shm/wire.h"
 
 #include <fcntl.h>
 #include <stdio.h>

@@ -2,6 +2,8 @@
 /* Experts by workers: bit for bit what pst_mlp_* gives, whoever computes what. */
 #include "selftests/moe/moe.h"
 
+FIXTURE_OF_FABRICS(fabric)
+
 static const struct shape small = {.experts = 6, .hidden = 24, .inter = 40, .tokens = 50};
 
 FIXTURE(moe)
@@ -13,15 +15,22 @@ FIXTURE_VARIANT(moe)
 {
 	unsigned int servers, workers;
 	bool processes;
+	const char *settings;
 };
 
-FIXTURE_VARIANT_ADD(moe, one_worker){1, 1, false};
-FIXTURE_VARIANT_ADD(moe, two_workers){2, 2, false};
-FIXTURE_VARIANT_ADD(moe, four_workers){3, 4, false};
-FIXTURE_VARIANT_ADD(moe, two_processes){2, 2, true};
+FIXTURE_VARIANT_ADD(moe, one_worker){1, 1, false, MAPPED};
+FIXTURE_VARIANT_ADD(moe, two_workers){2, 2, false, MAPPED};
+FIXTURE_VARIANT_ADD(moe, four_workers){3, 4, false, MAPPED};
+FIXTURE_VARIANT_ADD(moe, two_processes){2, 2, true, MAPPED};
+FIXTURE_VARIANT_ADD(moe, one_far_worker){1, 1, false, FAR};
+FIXTURE_VARIANT_ADD(moe, four_far_workers){3, 4, false, FAR};
+FIXTURE_VARIANT_ADD(moe, two_far_processes){2, 2, true, FAR};
+FIXTURE_VARIANT_ADD(moe, four_tcp_workers){3, 4, false, TCP};
+FIXTURE_VARIANT_ADD(moe, two_tcp_processes){2, 2, true, TCP};
 
 FIXTURE_SETUP(moe)
 {
+	settings = variant->settings;
 	rig_open(&self->r, small, variant->servers, variant->workers, variant->processes, 30000);
 }
 
@@ -75,7 +84,7 @@ TEST_F(moe, too_many_tokens_are_refused)
 }
 
 /* More experts with rows than a message names: a worker is asked twice. */
-TEST(more_experts_than_a_message_holds)
+TEST_F(fabric, more_experts_than_a_message_holds)
 {
 	struct rig r;
 
@@ -88,7 +97,7 @@ TEST(more_experts_than_a_message_holds)
 }
 
 /* A request for experts goes on where the one before failed for good. */
-TEST(a_version_that_no_server_holds)
+TEST_F(fabric, a_version_that_no_server_holds)
 {
 	struct batch b;
 	struct rig r;

@@ -11,7 +11,7 @@
 #include "runtime/device/mlp.h"
 #include "runtime/moe/engine.h"
 #include "runtime/moe/worker.h"
-#include "selftests/store/store.h"
+#include "selftests/store/engine.h"
 
 enum { GATE, UP, DOWN, MATRICES };
 
@@ -53,6 +53,8 @@ struct rig {
 
 /* Workers */
 
+static uint64_t worker_copy_bytes; /* their budget, 0: as much as they like */
+
 static inline void *work_thread(void *worker)
 {
 	EXPECT_EQ(0, pst_worker_serve(worker, NULL));
@@ -61,7 +63,11 @@ static inline void *work_thread(void *worker)
 
 static inline struct pst_worker *make_worker(const char *url)
 {
-	struct pst_worker_config c = {.size = sizeof(c), .url = url, .threads = 1, .node = -1};
+	struct pst_worker_config c = {.size = sizeof(c),
+				      .url = url,
+				      .threads = 1,
+				      .node = -1,
+				      .copy_bytes = worker_copy_bytes};
 	struct pst_error err = {0};
 	struct pst_worker *worker;
 
@@ -71,7 +77,7 @@ static inline struct pst_worker *make_worker(const char *url)
 
 static inline void worker_start(struct workers *w, unsigned int i)
 {
-	snprintf(w->url[i], sizeof(w->url[i]), "shm://moe-%d-%u", (int)getpid(), w->born++);
+	make_url(w->url[i], "moe", w->born++);
 	if (w->processes) {
 		w->pid[i] = fork();
 		ASSERT_LE(0, w->pid[i]);
@@ -95,6 +101,14 @@ static inline void worker_stop(struct workers *w, unsigned int i)
 	pst_worker_destroy(w->worker[i]);
 }
 
+#if defined(__SANITIZE_THREAD__)
+#define FORKS_WITH_THREADS false
+#elif defined(__has_feature)
+#define FORKS_WITH_THREADS (!__has_feature(thread_sanitizer))
+#else
+#define FORKS_WITH_THREADS true
+#endif
+
 static inline int worker_replace(void *ctx, unsigned int i, char url[PST_WIRE_URL],
 				 struct pst_error *err)
 {
@@ -105,6 +119,9 @@ static inline int worker_replace(void *ctx, unsigned int i, char url[PST_WIRE_UR
 		snprintf(err->text, sizeof(err->text), "no worker %u today", i);
 		return err->code;
 	}
+	/* over tcp this process has threads of its fabric */
+	if (w->processes && is_tcp() && !FORKS_WITH_THREADS)
+		SKIP("the thread sanitizer follows no fork of a process with threads", "make SAN=");
 	worker_stop(w, i);
 	worker_start(w, i);
 	w->replaced++;
@@ -210,7 +227,7 @@ static inline void rig_open(struct rig *r, struct shape s, unsigned int servers,
 	for (unsigned int i = 0; i < workers; i++)
 		worker_start(&r->workers, i);
 	r->device = open_device(1);
-	ASSERT_OK(pst_fabric_open("shm://", &r->fabric, &r->err), &r->err);
+	r->fabric = open_fabric();
 	make_experts(r);
 	open_client(r);
 	open_moe(r, timeout_ms);
@@ -381,6 +398,28 @@ static inline void compute_truth(struct rig *r, struct batch *b, uint32_t layer)
 	ops->combine_dw(b->tdw, b->dy, b->ry, b->slot, tokens, TOPK, h);
 }
 
+/* Gradients that workers put into the slot of server @p, held against the truth. */
+static inline void check_slot(struct rig *r, const struct batch *b, uint32_t layer, unsigned int p)
+{
+	struct pst_wire_server server;
+	struct engine e;
+
+	pst_client_describe(r->client, p, &server);
+	engine_connect(&e, server.url);
+	engine_join(&e, server.token);
+	for (uint32_t x = 0; x < r->s.experts; x++)
+		for (int m = 0; m < MATRICES; m++) {
+			size_t i = matrix_of(r, layer, x, m);
+			long at = pst_view_find(e.view, r->tensor[i].name);
+
+			if (at >= 0 && r->has[i])
+				EXPECT_TRUE(same_bits(b->truth[x * MATRICES + (uint32_t)m],
+						      engine_gradient(&e, (size_t)at),
+						      (size_t)r->s.hidden * r->s.inter));
+		}
+	engine_close(&e);
+}
+
 static inline void check_layer(struct rig *r, const struct batch *b, uint32_t layer)
 {
 	size_t n = (size_t)r->s.tokens * r->s.hidden;
@@ -389,15 +428,10 @@ static inline void check_layer(struct rig *r, const struct batch *b, uint32_t la
 	EXPECT_TRUE(same_bits(b->tdx, b->dx, n));
 	EXPECT_TRUE(same_bits(b->tdw, b->dw, (size_t)r->s.tokens * TOPK));
 	for (uint32_t e = 0; e < r->s.experts; e++)
-		for (int m = 0; m < MATRICES; m++) {
-			size_t i = matrix_of(r, layer, e, m);
-
-			r->has[i] = b->first[e] != b->first[e + 1];
-			if (r->has[i])
-				EXPECT_TRUE(same_bits(b->truth[e * MATRICES + (uint32_t)m],
-						      r->grad[i],
-						      (size_t)r->s.hidden * r->s.inter));
-		}
+		for (int m = 0; m < MATRICES; m++)
+			r->has[matrix_of(r, layer, e, m)] = b->first[e] != b->first[e + 1];
+	for (unsigned int p = 0; p < r->servers.n; p++)
+		check_slot(r, b, layer, p);
 }
 
 /* Where a test may do harm: before and after each of the four calls of each layer. */

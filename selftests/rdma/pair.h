@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * pair.h - two ends of a shm link for the tests: the test itself listens, the
- * peer connects from a thread of this process or from a process of its own.
+ * pair.h - two ends of a link for the tests: the test itself listens, the peer
+ * connects from a thread of this process or from a process of its own. Over shm
+ * unless it is told another fabric by its URL.
  */
 #ifndef PST_SELFTEST_PAIR_H
 #define PST_SELFTEST_PAIR_H
@@ -10,6 +11,7 @@
 #include "selftests/lib/test.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <sys/mman.h>
 
@@ -26,6 +28,9 @@ struct memory {
 	unsigned char *at;
 };
 
+/* What the peer opens its fabric with where it is not what the test does; NULL: the same. */
+static const char *pair_peer;
+
 struct pair {
 	struct end me;
 	struct pst_listener *listener;
@@ -33,16 +38,42 @@ struct pair {
 	bool process;
 	pthread_t thread;
 	pid_t pid;
+	const char *fabric; /* the URL that both ends open their fabric with; NULL: shm */
+	int go[2];	    /* pipe: where the peer is told where to connect */
 	char url[64];
 };
 
-static inline void end_open(struct end *e)
+static inline void end_open_on(struct end *e, const char *url)
 {
 	struct pst_error err = {0};
+	int rc;
 
 	*e = (struct end){0};
-	ASSERT_OK(pst_fabric_open("shm://", &e->fab, &err), &err);
+	rc = pst_fabric_open(url, &e->fab, &err);
+	if ((rc == -EPERM || rc == -ENOSYS) && strstr(url, "io=uring"))
+		SKIP("io_uring is denied here", "sysctl -w kernel.io_uring_disabled=0; docker run "
+						"--security-opt seccomp=unconfined");
+	ASSERT_OK(rc, &err);
 	ASSERT_OK(pst_cq_create(e->fab, &e->cq, &err), &err);
+}
+
+static inline void end_open(struct end *e)
+{
+	end_open_on(e, "shm://");
+}
+
+/* A key that all fabrics which are opened after it share. */
+static inline void use_key(const char *name, const char *text)
+{
+	char path[256];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%s", test_tmpdir(), name);
+	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ((ssize_t)strlen(text), write(fd, text, strlen(text)));
+	close(fd);
+	setenv("PENSTOCK_KEY", path, 1);
 }
 
 static inline void end_close(struct end *e)
@@ -90,7 +121,8 @@ static inline struct pst_wc expect(struct end *e, enum pst_wc_kind kind)
 	} while (n == -EINTR);
 	ASSERT_EQ(1, n);
 	if (kind != PST_WC_DOWN && wc.kind == PST_WC_DOWN)
-		test_say(__FILE__, __LINE__, "the link went down: %s", strerror(-wc.status));
+		test_say(__FILE__, __LINE__, "the link went down: %s (%s)", strerror(-wc.status),
+			 pst_link_why(wc.link));
 	ASSERT_EQ((int)kind, (int)wc.kind);
 	return wc;
 }
@@ -155,10 +187,14 @@ static inline void *peer_main(void *arg)
 {
 	struct pair *p = arg;
 	struct pst_error err = {0};
+	char url[sizeof(p->url)];
 	struct end e;
 
-	end_open(&e);
-	ASSERT_OK(pst_connect(e.cq, p->url, 30000, &e.link, &err), &err);
+	end_open_on(&e, pair_peer ? pair_peer : p->fabric ? p->fabric : "shm://");
+	memcpy(url, p->url, sizeof(url));
+	if (p->fabric)
+		ASSERT_EQ((ssize_t)sizeof(url), read(p->go[0], url, sizeof(url)));
+	ASSERT_OK(pst_connect(e.cq, url, 30000, &e.link, &err), &err);
 	p->role(&e);
 	end_close(&e);
 	return NULL;
@@ -183,15 +219,50 @@ static inline void pair_start(struct pair *p, bool process, void (*role)(struct 
 {
 	static int count;
 	struct pst_error err = {0};
-	struct pst_wc wc;
 
 	*p = (struct pair){.process = process, .role = role};
 	snprintf(p->url, sizeof(p->url), "shm://test-%d-%d", (int)getpid(), count++);
 	pair_spawn(p);
 	end_open(&p->me);
 	ASSERT_OK(pst_listen(p->me.cq, p->url, &p->listener, &err), &err);
-	wc = expect(&p->me, PST_WC_CONNECTED);
-	p->me.link = wc.link;
+	p->me.link = expect(&p->me, PST_WC_CONNECTED).link;
+}
+
+/* Start the peer over the fabric that @url opens; it waits to be told where to connect. */
+static inline void pair_prepare(struct pair *p, const char *url, bool process,
+				void (*role)(struct end *peer))
+{
+	*p = (struct pair){.process = process, .role = role, .fabric = url};
+	ASSERT_EQ(0, pipe2(p->go, O_CLOEXEC));
+	pair_spawn(p);
+}
+
+static inline void pair_tell(struct pair *p, const struct pst_listener *listener)
+{
+	char url[sizeof(p->url)] = "";
+
+	snprintf(url, sizeof(url), "%s", pst_listener_url(listener));
+	ASSERT_EQ((ssize_t)sizeof(url), write(p->go[1], url, sizeof(url)));
+	close(p->go[1]);
+	if (p->process)
+		close(p->go[0]);
+}
+
+/* As pair_start; @url opens the fabric and, where it names a host, is listened on. */
+static inline void pair_start_on(struct pair *p, const char *url, bool process,
+				 void (*role)(struct end *peer))
+{
+	struct pst_error err = {0};
+
+	if (!strncmp(url, "shm:", 4)) {
+		pair_start(p, process, role);
+		return;
+	}
+	pair_prepare(p, url, process, role);
+	end_open_on(&p->me, url);
+	ASSERT_OK(pst_listen(p->me.cq, url, &p->listener, &err), &err);
+	pair_tell(p, p->listener);
+	p->me.link = expect(&p->me, PST_WC_CONNECTED).link;
 }
 
 /* The peer has returned from its role by itself. */
@@ -205,6 +276,8 @@ static inline void pair_end(struct pair *p)
 	} else {
 		pthread_join(p->thread, NULL);
 	}
+	if (p->fabric && !p->process)
+		close(p->go[0]);
 	end_close(&p->me);
 }
 

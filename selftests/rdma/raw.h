@@ -6,7 +6,7 @@
 #ifndef PST_SELFTEST_RAW_H
 #define PST_SELFTEST_RAW_H
 
-#include "rdma/shm_wire.h"
+#include "rdma/shm/wire.h"
 #include "selftests/rdma/pair.h"
 
 #include <fcntl.h>

@@ -44,11 +44,15 @@ static void expect_protocol_error(struct end *me)
 
 TEST_F(hostile, good_slots_are_taken)
 {
+	struct pst_wc wc;
+
 	memcpy(self->raw.area->ring[0].slot[0].data, "hello", 5);
 	raw_put(&self->raw, 0, SHM_MESSAGE, 5, 1);
 	raw_put(&self->raw, 1, SHM_IMM, 0, 2);
 	EXPECT_EQ(0, memcmp(expect(&self->me, PST_WC_MESSAGE).msg, "hello", 5));
 	expect(&self->me, PST_WC_IMM);
+	/* and given back, at the latest when there are no more */
+	EXPECT_EQ(0, pst_cq_poll(self->me.cq, &wc, 1));
 	EXPECT_EQ(2, (int)self->raw.area->ring[0].head);
 }
 

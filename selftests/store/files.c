@@ -7,6 +7,8 @@
 #include <math.h>
 #include <sys/stat.h>
 
+FIXTURE_OF_FABRICS(fabric)
+
 static char *path_of(const char *name)
 {
 	static char path[4][256];
@@ -84,12 +86,12 @@ static void save_and_resume(unsigned int from)
 	free(want);
 }
 
-TEST(saved_by_one_server_resumes_on_others)
+TEST_F(fabric, saved_by_one_server_resumes_on_others)
 {
 	save_and_resume(1);
 }
 
-TEST(saved_by_three_servers_resumes_on_others)
+TEST_F(fabric, saved_by_three_servers_resumes_on_others)
 {
 	save_and_resume(3);
 }

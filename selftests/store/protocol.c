@@ -12,10 +12,20 @@ FIXTURE(server)
 	uint8_t all[TENSORS], none[TENSORS];
 };
 
+FIXTURE_VARIANT(server)
+{
+	const char *settings;
+};
+
+FIXTURE_VARIANT_ADD(server, mapped){MAPPED};
+FIXTURE_VARIANT_ADD(server, far){FAR};
+FIXTURE_VARIANT_ADD(server, tcp){TCP};
+
 FIXTURE_SETUP(server)
 {
 	struct pst_error err = {0};
 
+	settings = variant->settings;
 	servers_start(&self->s, 1, false);
 	table_open(&self->t, &self->s);
 	ASSERT_OK(pst_client_init(self->t.client, 5, &err), &err);
@@ -65,7 +75,7 @@ TEST_F(server, a_commit_waits_for_every_gradient)
 	engine_announce(e, TENSORS - 1, 1);
 	engine_announce(e, TENSORS, 0);
 	engine_announce(e, PST_MAX_TENSORS - 1, 0);
-	ASSERT_EQ(0, pst_rpc_announce(e->cq, e->link, PST_IMM(127, 0, TENSORS - 1)));
+	ASSERT_EQ(0, pst_rpc_announce(e->inbox, e->link, PST_IMM(127, 0, TENSORS - 1)));
 	EXPECT_TRUE(engine_waits(e));
 	engine_announce(e, TENSORS - 1, 0);
 	EXPECT_EQ(0, engine_committed(e));
@@ -104,9 +114,10 @@ TEST_F(server, the_mask_is_taken_at_the_commit)
 	for (size_t i = 0; i < TENSORS; i++)
 		engine_gradient(e, i)[0] = NAN;
 	memset(e->base + e->head.mask, 1, TENSORS);
+	engine_flush(e);
 	EXPECT_EQ(0, engine_apply(e, 0));
-	for (size_t i = 0; i < TENSORS; i++)
-		EXPECT_TRUE(isfinite(pst_view_weight(e->view, i, 1)[0]));
+	for (uint32_t i = 0; i < TENSORS; i++)
+		EXPECT_TRUE(isfinite(engine_weight(e, i, 1)[0]));
 }
 
 /* Two engines */
@@ -140,6 +151,8 @@ TEST_F(server, two_engines_are_summed_in_slot_order)
 	for (uint64_t version = 0; version < 2; version++) {
 		two_commit(self, version ? &self->a : &self->b, version ? &self->b : &self->a,
 			   version);
+		engine_fetch(&self->a);
+		engine_fetch(&self->b);
 		for (size_t i = 0; i < TENSORS; i++) {
 			const struct pst_wire_tensor *t = pst_view_tensor(self->a.view, i);
 			size_t n = elements(t);
@@ -181,16 +194,18 @@ TEST_F(server, an_engine_that_leaves_takes_its_slot_with_it)
 	EXPECT_EQ(1u, self->b.slot.slot);
 }
 
-/* A link's end and another's message come in any order. */
-static void wait_until_gone(struct engine *e, uint64_t token)
+/* A link's end and another's message come in any order. Who joins ends with the slot. */
+static void wait_until_gone(const char *url, uint64_t token)
 {
-	struct pst_msg_slot_attach m = {.token = token};
-	struct pst_msg_slot_opened answer;
 	int rc;
 
-	do
-		rc = ENGINE_ASK(e, &m, PST_MSG_SLOT_ATTACH, &answer);
-	while (!rc);
+	do {
+		struct engine probe;
+
+		engine_connect(&probe, url);
+		rc = engine_try_join(&probe, token);
+		engine_close(&probe);
+	} while (!rc || rc == -ECONNRESET || rc == -ENOTCONN);
 	ASSERT_EQ(-EACCES, rc);
 }
 
@@ -208,8 +223,9 @@ TEST_F(server, a_death_after_the_commit_changes_nothing)
 	two_commit(self, &self->a, &self->b, 0);
 	EXPECT_EQ(0, engine_committed(&c));
 	engine_close(&self->a);
-	wait_until_gone(&c, self->a.slot.token);
+	wait_until_gone(self->s.url[0], self->a.slot.token);
 	EXPECT_EQ(0, engine_apply(&c, 0));
+	engine_fetch(&self->b);
 	for (size_t i = 0; i < TENSORS; i++) {
 		const struct pst_wire_tensor *t = pst_view_tensor(c.view, i);
 		size_t n = elements(t);
@@ -310,15 +326,18 @@ TEST_F(server, a_slot_is_joined_with_its_token_only)
 	m.token = self->a.slot.token;
 	EXPECT_EQ(0, ENGINE_ASK(&self->b, &m, PST_MSG_SLOT_ATTACH, &self->b.slot));
 	EXPECT_EQ(self->a.slot.slot, self->b.slot.slot);
+	ASSERT_OK(pst_view_open(self->b.view, &self->b.err), &self->b.err);
 	engine_map_slot(&self->b);
 	/* the same memory */
 	self->b.base[self->b.head.mask] = 1;
+	engine_flush(&self->b);
+	engine_fetch(&self->a);
 	EXPECT_EQ(1, self->a.base[self->a.head.mask]);
 }
 
 TEST_F(server, unknown_requests_are_refused)
 {
-	const uint16_t unknown[] = {0, PST_MSG_WORKER_SETUP, PST_MSG_EXPERTS, 13, 0x7fff};
+	const uint16_t unknown[] = {0, PST_MSG_WORKER_SETUP, PST_MSG_EXPERTS, 14, 0x7fff};
 	struct pst_msg_apply m = some_apply(0);
 	struct engine *e = &self->b;
 	char want[64];
@@ -326,7 +345,7 @@ TEST_F(server, unknown_requests_are_refused)
 	for (size_t i = 0; i < sizeof(unknown) / sizeof(*unknown); i++) {
 		EXPECT_EQ(-ENOTTY, ENGINE_ASK(e, &m, unknown[i], &e->answer));
 		snprintf(want, sizeof(want), "a server does not know request %u", unknown[i]);
-		EXPECT_STREQ(want, e->err.text);
+		expect_said(e, want);
 	}
 }
 
@@ -343,6 +362,7 @@ TEST_F(server, short_requests_are_refused)
 		{PST_MSG_COMMIT, sizeof(struct pst_msg_commit)},
 		{PST_MSG_APPLY, sizeof(struct pst_msg_apply)},
 		{PST_MSG_SAVE, sizeof(struct pst_msg_save)},
+		{PST_MSG_PUSHED, sizeof(struct pst_msg_pushed)},
 	};
 	_Alignas(8) char bytes[PST_MSG_MAX] = {0};
 	struct engine *e = &self->b;
@@ -395,11 +415,13 @@ TEST_F(server, paths_are_checked)
 	expect_said(e, "a load request that makes no sense");
 }
 
-TEST(a_server_without_a_table_says_so)
+FIXTURE_OF_FABRICS(fabric)
+
+TEST_F(fabric, a_server_without_a_table_says_so)
 {
 	const uint16_t needs[] = {PST_MSG_TABLE_INIT, PST_MSG_TABLE_LOAD,  PST_MSG_TABLE_OPEN,
 				  PST_MSG_SLOT_OPEN,  PST_MSG_SLOT_ATTACH, PST_MSG_COMMIT,
-				  PST_MSG_APPLY,      PST_MSG_SAVE};
+				  PST_MSG_APPLY,      PST_MSG_SAVE,	   PST_MSG_PUSHED};
 	_Alignas(8) char bytes[PST_MSG_MAX] = {0};
 	struct servers s;
 	struct engine e;
@@ -417,7 +439,7 @@ TEST(a_server_without_a_table_says_so)
 }
 
 /* A directory that cannot be: nothing granted, lies about its place and its size. */
-TEST(a_table_of_nonsense_is_refused)
+TEST_F(fabric, a_table_of_nonsense_is_refused)
 {
 	struct pst_msg_table_create good = {.tensors = 1, .shards = 1}, m;
 	struct servers s;
@@ -447,7 +469,7 @@ TEST(a_table_of_nonsense_is_refused)
 	servers_stop(&s);
 }
 
-TEST(a_directory_lies_within_its_region)
+TEST_F(fabric, a_directory_lies_within_its_region)
 {
 	struct pst_pool_options po = {.size = sizeof(po), .name = "d", .bytes = 4096, .node = -1};
 	struct pst_region_attr attr = {.size = sizeof(attr), .access = PST_ACCESS_READ};

@@ -9,11 +9,121 @@
 #include "runtime/store/shard.h"
 #include "selftests/lib/test.h"
 
+#include <arpa/inet.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <sys/prctl.h>
 
 #define STORE_TIMEOUT_MS 30000
 #define MAX_SERVERS	 4
+
+/* How the memory of others is reached in a test. */
+static const char *settings = "";
+
+#define MAPPED ""	/* in place */
+#define FAR    "?map=0" /* over shm, by reads and writes */
+#define TCP    "tcp"
+
+static inline bool is_far(void)
+{
+	return settings[0];
+}
+
+static inline bool is_tcp(void)
+{
+	return !strncmp(settings, TCP, strlen(TCP));
+}
+
+/* A fixture of nothing but its variants: each test in place, and by reads and writes. */
+#define FIXTURE_OF_FABRICS(name)                   \
+	FIXTURE(name)                              \
+	{                                          \
+		int unused;                        \
+	};                                         \
+	FIXTURE_VARIANT(name)                      \
+	{                                          \
+		const char *settings;              \
+	};                                         \
+	FIXTURE_VARIANT_ADD(name, mapped){MAPPED}; \
+	FIXTURE_VARIANT_ADD(name, far){FAR};       \
+	FIXTURE_VARIANT_ADD(name, tcp){TCP};       \
+	FIXTURE_SETUP(name)                        \
+	{                                          \
+		(void)self;                        \
+		settings = variant->settings;      \
+	}                                          \
+	FIXTURE_TEARDOWN(name)                     \
+	{                                          \
+		(void)self;                        \
+	}
+
+/* What all parts of a test that speak over sockets share. */
+static inline void use_key(void)
+{
+	char path[256];
+	int fd;
+
+	if (getenv("STORE_TEST_KEY"))
+		return;
+	snprintf(path, sizeof(path), "%s/key", test_tmpdir());
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(33, (int)write(fd, "0123456789abcdef0123456789abcdef\n", 33));
+	close(fd);
+	setenv("PENSTOCK_KEY", path, 1);
+	setenv("STORE_TEST_KEY", path, 1);
+}
+
+/* A port that nobody had a moment ago. */
+static inline unsigned int free_port(void)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+	socklen_t len = sizeof(a);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	ASSERT_EQ(0, bind(fd, (struct sockaddr *)&a, len));
+	ASSERT_EQ(0, getsockname(fd, (struct sockaddr *)&a, &len));
+	close(fd);
+	return ntohs(a.sin_port);
+}
+
+/* Where a server or worker of a test is. */
+static inline void make_url(char url[PST_WIRE_URL], const char *kind, unsigned int number)
+{
+	if (is_tcp()) {
+		use_key();
+		snprintf(url, PST_WIRE_URL, "tcp://127.0.0.1:%u%s", free_port(),
+			 settings + strlen(TCP));
+	} else {
+		snprintf(url, PST_WIRE_URL, "shm://%s-%d-%u%s", kind, (int)getpid(), number,
+			 settings);
+	}
+}
+
+static inline struct pst_fabric *open_fabric(void)
+{
+	struct pst_error err = {0};
+	struct pst_fabric *fabric;
+	char url[64];
+
+	if (is_tcp()) {
+		use_key();
+		snprintf(url, sizeof(url), "tcp://%s", settings + strlen(TCP));
+	} else {
+		snprintf(url, sizeof(url), "shm://%s", settings);
+	}
+	ASSERT_OK(pst_fabric_open(url, &fabric, &err), &err);
+	return fabric;
+}
+
+/* Is it named in what is said, as it was called without settings? */
+static inline bool names_url(const char *text, const char *url)
+{
+	char name[PST_WIRE_URL];
+
+	snprintf(name, sizeof(name), "%.*s", (int)strcspn(url, "?"), url);
+	return strstr(text, name);
+}
 
 /* A table like a small model's: decay and none, every init, units of three, a load bias. */
 enum { EMBED, NORM, E0_GATE, E0_UP, E0_DOWN, BIAS, E1_GATE, E1_UP, E1_DOWN, HEAD, TENSORS };
@@ -147,11 +257,11 @@ static inline void *serve_thread(void *server)
 /* Processes are to be started before anything that has threads. */
 static inline void servers_start(struct servers *s, unsigned int n, bool processes)
 {
-	static int count;
+	static unsigned int count;
 
 	*s = (struct servers){.n = n, .processes = processes};
 	for (unsigned int i = 0; i < n; i++) {
-		snprintf(s->url[i], sizeof(s->url[i]), "shm://store-%d-%d", (int)getpid(), count++);
+		make_url(s->url[i], "store", count++);
 		s->urls[i] = s->url[i];
 		if (processes) {
 			s->pid[i] = fork();
@@ -210,12 +320,10 @@ static inline int table_try(struct table *t, const struct servers *s, struct pst
 
 static inline void table_prepare(struct table *t)
 {
-	struct pst_error err = {0};
-
 	memset(t, 0, sizeof(*t));
 	make_table(t->tensor, t->unit);
 	memset(t->all, 1, sizeof(t->all));
-	ASSERT_OK(pst_fabric_open("shm://", &t->fabric, &err), &err);
+	t->fabric = open_fabric();
 }
 
 static inline void table_open(struct table *t, const struct servers *s)

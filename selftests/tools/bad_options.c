@@ -50,11 +50,66 @@ TEST(numbers)
 TEST(what_is_not_there)
 {
 	program_refused(NULL, 1, "nano", "penstock train --preset giga --data " TEXT);
-	program_refused(NULL, 1, "verbs", TRAIN "--fabric verbs --data " TEXT);
+	program_refused(NULL, 1, "pigeons", TRAIN "--fabric pigeons --data " TEXT);
 	program_refused(NULL, 1, "256 positions",
 			"penstock train --preset nano --seq 257 --data " TEXT);
 	program_refused(NULL, 1, "node 4000", TRAIN "--node 4000 --data " TEXT);
 	program_refused(NULL, 1, "output directory", TRAIN "--out '' --data " TEXT);
+}
+
+/* Where servers and workers are to be. */
+TEST(places)
+{
+	static const struct {
+		int code;
+		const char *options, *text;
+	} bad[] = {
+		{2, "--server-at", "--server-at"},
+		{2, "--servers 3 --server-at tcp://a tcp://b", "--server-at names 2"},
+		{2, "--workers 1 --worker-at tcp://a tcp://b", "--worker-at names 2"},
+		{2, "--embedded --server-at tcp://a --worker-at tcp://b", "--embedded"},
+		{2, "--connect-timeout 0", "--connect-timeout"},
+		{1, "--fabric ''", "a name is wanted"},
+		{1, "--fabric tcp://a", "a name is wanted"},
+		{1, "--fabric ?timeout=500", "a name is wanted"},
+		{1, "--fabric infiniband", "a name is wanted"},
+		{1, "--fabric tcp?speed=9", "speed"},
+		{1, "--fabric tcp?timeout=fast", "timeout=fast"},
+		{1, "--fabric shm?timeout=500", "timeout"},
+		{1, "--fabric shm?map=2", "map=2"},
+		{1, "--fabric shm --key k", "shm has none"},
+		{1, "--fabric tcp?key=a --key b", "one already"},
+		{1, "--fabric tcp --key a&b", "& in it"},
+		{1, "--fabric tcp --key ''", "a file is wanted"},
+		{1, "--fabric tcp --key /nowhere/key", "/nowhere/key"},
+		{1, "--server-at a", "over which fabric"},
+		{1, "--server-at tcp://a shm://b", "not of the tcp fabric"},
+		{1, "--server-at tcp://a --worker-at verbs://b", "not of the tcp fabric"},
+		{1, "--fabric shm --server-at tcp://a", "not of the shm fabric"},
+		{1, "--fabric tcp --server-at a b a", "tcp://a: is in the list twice"},
+		{1, "--fabric tcp --server-at a?crc=0", "settings are the fabric's"},
+		{1, "--fabric tcp --server-at a:0", "port 0"},
+		{1, "--fabric tcp --server-at a:70000", "70000"},
+		{1, "--fabric tcp --server-at a,b", "1 host"},
+		{1, "--fabric tcp --server-at fe80::1", "brackets"},
+		{1, "--fabric tcp --server-at ''", "no host"},
+		{1, "--fabric tcp --server-at 'a b'", "a b"},
+		{1, "--fabric tcp --worker-at 10.0.0.1", "--listen-host"},
+		{1, "--fabric tcp --listen-host 0.0.0.0", "no address that others"},
+		{1, "--fabric tcp --listen-host ::", "no address that others"},
+		{1, "--fabric tcp --listen-host ''", "no host"},
+		{1, "--fabric tcp --listen-host a,b", "1 host"},
+		{1, "--fabric shm --listen-host 127.0.0.1", "on this host"},
+		{1, "--listen-host 127.0.0.1 --server-at tcp://a --worker-at tcp://b",
+		 "nothing is started here"},
+	};
+	char far[400] = "--fabric tcp --server-at ";
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+		program_refused(NULL, bad[i].code, bad[i].text, TRAIN "--data " TEXT " %s",
+				bad[i].options);
+	memset(far + strlen(far), 'a', 200);
+	program_refused(NULL, 1, "longer than", TRAIN "--data " TEXT " %s", far);
 }
 
 /* Exactly 4294967295 steps, or a batch that fills all memory, can be asked for. */
@@ -146,6 +201,29 @@ TEST(nothing_is_left)
 	EXPECT_NE(0, access(in_tmp("r.json"), F_OK));
 }
 
+/* Without a key nobody listens to a network, nor to this host; the sentence says how to make one.
+ */
+static void needs_key(const char *program)
+{
+	static const char *const at[] = {"0.0.0.0", "[::]", "127.0.0.1"};
+
+	setenv("HOME", in_tmp("home"), 1);
+	unsetenv("PENSTOCK_KEY");
+	for (size_t i = 0; i < sizeof(at) / sizeof(*at); i++) {
+		program_refused(NULL, 1, "umask 077", "%s --listen tcp://%s:0", program, at[i]);
+		program_refused(NULL, 1, ".config/penstock/key", "%s --listen tcp://%s:0", program,
+				at[i]);
+	}
+	write_file(in_tmp("open"), "sixteen bytes, or a few more", 28);
+	shell("chmod 644 %s", in_tmp("open"));
+	program_refused(NULL, 1, "chmod", "%s --listen tcp://0.0.0.0:0 --key %s", program,
+			in_tmp("open"));
+	write_file(in_tmp("short"), "fifteen bytes..", 15);
+	shell("chmod 600 %s", in_tmp("short"));
+	program_refused(NULL, 1, "16", "%s --listen tcp://0.0.0.0:0 --key %s", program,
+			in_tmp("short"));
+}
+
 static void refuses_urls(const char *program)
 {
 	struct program first;
@@ -160,41 +238,33 @@ static void refuses_urls(const char *program)
 	program_refused(NULL, 2, "-2", "%s --listen shm://a --node -2", program);
 	program_refused(NULL, 2, "7", "%s --listen shm://a --lock 7", program);
 	program_refused(NULL, 1, "", "%s --listen ''", program);
-	program_refused(NULL, 1, "tcp", "%s --listen tcp://localhost:1", program);
+	program_refused(NULL, 1, "pigeons", "%s --listen pigeons://localhost:1", program);
+	program_refused(NULL, 1, "speed", "%s --listen tcp://localhost:1?speed=9", program);
+	program_refused(NULL, 1, "/nowhere/key", "%s --listen tcp://[::]:0 --key /nowhere/key",
+			program);
+	program_refused(NULL, 1, "one already", "%s --listen tcp://0.0.0.0?key=a --key b", program);
+	program_refused(NULL, 1, "key", "%s --listen shm://a --key b", program);
 	program_refused(NULL, 1, "shm:", "%s --listen shm://", program);
 	program_refused(NULL, 1, "nowhere", "%s --listen shm:///nowhere/sock", program);
 	program_refused(NULL, 1, "", "%s --listen shm://%0300d", program, 7);
 
 	snprintf(url, sizeof(url), "shm://penstock-test-%d", getpid());
-	program_start(&first, NULL, "%s --listen %s", program, url);
-	sleep_ms(SANITIZED ? 2000 : 500);
-	ASSERT_TRUE(program_runs(&first));
-	/* the first is not to be waited for, so not as program_refused does */
-	struct program second;
-	double end = now_ms() + 20000;
-
-	program_start(&second, NULL, "%s --listen %s", program, url);
-	while (program_runs(&second) && now_ms() < end)
-		sleep_ms(5);
-	EXPECT_FALSE(program_runs(&second));
-	kill(first.pid, SIGTERM);
-	struct ended e;
-
-	program_wait(&second, 1000, &e);
-	EXPECT_EQ(1, e.code);
-	EXPECT_TRUE(strstr(e.err, url) != NULL);
+	program_serve(&first, url, sizeof(url), NULL, "%s --listen %s", program, url);
+	program_refused(NULL, 1, url, "%s --listen %s", program, url);
+	program_end(&first, SIGTERM, NULL);
 	EXPECT_EQ(0, program_children(getpid(), "penstock", pid, 4));
-	ended_free(&e);
 }
 
 TEST(servers)
 {
 	refuses_urls("penstock-ps");
+	needs_key("penstock-ps");
 }
 
 TEST(workers)
 {
 	refuses_urls("penstock-worker");
+	needs_key("penstock-worker");
 }
 
 TEST(help_and_version)

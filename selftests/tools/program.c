@@ -5,9 +5,12 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <penstock/wire.h>
 #include <poll.h>
 #include <stdarg.h>
+#include <sched.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -155,8 +158,33 @@ static void adapt(const struct how *how)
 		dup2(open(how->out, O_WRONLY), STDOUT_FILENO);
 	if (how->limit && setrlimit((__rlimit_resource_t)how->limit_of, &limit))
 		_exit(125);
+	if (how->hide &&
+	    (unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	     mount("none", how->hide, "tmpfs", 0, NULL)))
+		_exit(125);
 	if (how->uid && (setgid(how->uid) || setuid(how->uid)))
 		_exit(125);
+}
+
+/* Programs that were started and not waited for; whoever else is there was left behind. */
+static pid_t started[16];
+
+static bool is_started(pid_t pid)
+{
+	for (size_t i = 0; i < sizeof(started) / sizeof(*started); i++)
+		if (started[i] == pid)
+			return true;
+	return false;
+}
+
+static void set_started(pid_t from, pid_t to)
+{
+	for (size_t i = 0; i < sizeof(started) / sizeof(*started); i++)
+		if (started[i] == from) {
+			started[i] = to;
+			return;
+		}
+	ASSERT_TRUE(!"no room for another program");
 }
 
 static void start(struct program *p, const struct how *how)
@@ -173,8 +201,10 @@ static void start(struct program *p, const struct how *how)
 	fflush(stdout);
 	p->pid = fork();
 	ASSERT_GE(p->pid, 0);
-	if (p->pid)
+	if (p->pid) {
+		set_started(0, p->pid);
 		return;
+	}
 	dup2(open("/dev/null", O_RDONLY), STDIN_FILENO);
 	dup2(p->out, STDOUT_FILENO);
 	dup2(p->err, STDERR_FILENO);
@@ -227,12 +257,14 @@ static bool all_gone(int timeout_ms)
 	double end = now_ms() + timeout_ms;
 
 	while (now_ms() < end) {
-		pid_t pid = waitpid(-1, NULL, WNOHANG);
+		pid_t pid[64];
+		int n = program_children(getpid(), "", pid, 64), left = 0;
 
-		if (pid < 0 && errno == ECHILD)
+		for (int i = 0; i < n; i++)
+			left += !is_started(pid[i]) && !waitpid(pid[i], NULL, WNOHANG);
+		if (!left)
 			return true;
-		if (pid == 0)
-			sleep_ms(2);
+		sleep_ms(2);
 	}
 	return false;
 }
@@ -243,7 +275,8 @@ static void kill_rest(void)
 	int n = program_children(getpid(), "", pid, 64);
 
 	for (int i = 0; i < n; i++)
-		kill(pid[i], SIGKILL);
+		if (!is_started(pid[i]))
+			kill(pid[i], SIGKILL);
 	all_gone(ORPHANS_MS);
 }
 
@@ -257,6 +290,7 @@ void program_wait(struct program *p, int timeout_ms, struct ended *e)
 		kill(p->pid, SIGKILL);
 	}
 	ASSERT_EQ(p->pid, waitpid(p->pid, &status, 0));
+	set_started(p->pid, 0);
 	if (!all_gone(ORPHANS_MS)) {
 		printf("# left processes behind: %s\n", p->command);
 		test_failed = true;
@@ -270,6 +304,57 @@ void program_wait(struct program *p, int timeout_ms, struct ended *e)
 	e->err = read_fd(p->err, NULL);
 	close(p->out);
 	close(p->err);
+}
+
+/* The line that says where it listens, without its beginning and its end. */
+static bool heard(const struct program *p, char *url, size_t len)
+{
+	char *said = program_said(p), *end = strchr(said, '\n');
+	size_t head = strlen(PST_LISTENS);
+	bool whole = end && !strncmp(said, PST_LISTENS, head);
+
+	if (whole) {
+		*end = 0;
+		ASSERT_LT((size_t)snprintf(url, len, "%s", said + head), len);
+	}
+	free(said);
+	return whole;
+}
+
+void program_serve(struct program *p, char *url, size_t len, const struct how *how, const char *fmt,
+		   ...)
+{
+	double end = now_ms() + RUN_MS;
+	struct ended e;
+
+	FORMAT(p, fmt);
+	start(p, how);
+	while (!heard(p, url, len)) {
+		if (!program_runs(p) || now_ms() > end) {
+			program_end(p, SIGKILL, &e);
+			printf("# %s\n# does not listen: exit status %d, %s\n", p->command, e.code,
+			       e.err);
+			_exit(TEST_FAIL);
+		}
+		sleep_ms(2);
+	}
+}
+
+void program_end(struct program *p, int sig, struct ended *e)
+{
+	struct ended mine;
+
+	kill(p->pid, sig);
+	program_wait(p, RUN_MS, &mine);
+	if (e) {
+		*e = mine;
+		return;
+	}
+	if (mine.code && mine.code != 128 + sig) {
+		printf("# %s\n# exit status %d: %s\n", p->command, mine.code, mine.err);
+		test_failed = true;
+	}
+	ended_free(&mine);
 }
 
 void ended_free(struct ended *e)

@@ -40,6 +40,7 @@ struct how {
 	uid_t uid;	     /* who, instead of root */
 	int limit_of;	     /* RLIMIT_*, with @limit */
 	rlim_t limit;	     /* 0: as it is */
+	const char *hide;    /* a folder in whose place it sees an empty one; as root */
 };
 
 struct ended {
@@ -52,11 +53,24 @@ struct ended {
 
 void program_start(struct program *p, const struct how *how, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
-/* Wait for its end and for that of all that it started; fails the test when some are left. */
+/*
+ * Wait for its end and for that of all that it started; fails the test when some are left, but for
+ * what was started by these functions and is still to be waited for.
+ */
 void program_wait(struct program *p, int timeout_ms, struct ended *e);
 /* What it has said to stdout so far; to be freed. */
 char *program_said(const struct program *p);
 bool program_runs(const struct program *p);
+
+/*
+ * A server or worker that others use meanwhile: started, and waited for until it listens; where,
+ * to @url of @len bytes.
+ */
+void program_serve(struct program *p, char *url, size_t len, const struct how *how, const char *fmt,
+		   ...) __attribute__((format(printf, 5, 6)));
+/* End it, by @sig, and wait; @e: as from program_wait, NULL: it must end with status 0 or by @sig.
+ */
+void program_end(struct program *p, int sig, struct ended *e);
 
 /* Start and wait, 60 s at most. */
 struct ended program_run(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

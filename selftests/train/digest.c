@@ -81,6 +81,23 @@ TEST_F(placement, more_of_them_than_experts_and_cores)
 	expect_digest(expected(), command);
 }
 
+/* Where nothing can be mapped, all is moved; where it is moved to changes nothing. */
+TEST(fabrics)
+{
+	static const char *const fabric[] = {"shm?map=0", "tcp", "tcp?crc=0&conns=3",
+					     "tcp?io=epoll"};
+
+	for (size_t i = 0; i < sizeof(fabric) / sizeof(*fabric); i += SANITIZED ? 3 : 1) {
+		char command[128];
+
+		snprintf(command, sizeof(command), "--fabric %s --workers 3 --servers 2",
+			 fabric[i]);
+		expect_digest(expected(), command);
+		snprintf(command, sizeof(command), "--fabric %s --embedded", fabric[i]);
+		expect_digest(expected(), command);
+	}
+}
+
 TEST(the_default_seed_is_1)
 {
 	expect_digest(expected(), "--seed 1");

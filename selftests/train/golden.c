@@ -103,7 +103,7 @@ static void open_client(struct fixture_adamw *f, unsigned int servers)
 		url[i] = pst_launch_server(f->launch, i);
 	ASSERT_OK(pst_client_open(&(struct pst_client_options){sizeof(struct pst_client_options),
 							       f->fabric, url, servers, TIMEOUT,
-							       tensor, unit, f->n},
+							       tensor, unit, f->n, 0},
 				  &f->client, &err),
 		  &err);
 	free(tensor);
@@ -181,7 +181,8 @@ FIXTURE_SETUP(adamw)
 
 	read_config(self);
 	ASSERT_OK(pst_checkpoint_open(GOLDEN "/adamw.safetensors", "", &self->expect, &err), &err);
-	ASSERT_OK(pst_launch_start(&lo, &self->launch, &err), &err);
+	ASSERT_OK(pst_launch_create(&lo, &self->launch, &err), &err);
+	ASSERT_OK(pst_launch_start(self->launch, &err), &err);
 	ASSERT_OK(pst_fabric_open("shm://golden", &self->fabric, &err), &err);
 	ASSERT_OK(pst_device_open_cpu(PST_NODE_ANY, 2, &self->device, &err), &err);
 	open_client(self, v->servers);

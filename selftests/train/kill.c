@@ -63,13 +63,14 @@ static int expect_calm(struct program *p, const struct calm *c)
 	return restarts;
 }
 
-static int kill_at(const struct calm *c, double ms, unsigned int victims, uint64_t *seed)
+static int kill_at(const struct calm *c, const char *fabric, double ms, unsigned int victims,
+		   uint64_t *seed)
 {
 	struct program p;
 	pid_t pid[8];
 	int n, first;
 
-	program_start(&p, NULL, TRAIN MANY);
+	program_start(&p, NULL, TRAIN MANY "--fabric %s", fabric);
 	sleep_ms(ms);
 	n = wait_for(&p, "penstock-worker", pid, 8);
 	first = n ? (int)(test_random(seed) % (unsigned int)n) : 0;
@@ -85,7 +86,7 @@ TEST(one_worker_at_20_random_moments)
 	int restarts = 0, hits = 0, kills = SANITIZED ? 8 : 20;
 
 	for (int i = 0; i < kills; i++) {
-		int n = kill_at(&c, uniform(&seed) * c.ms, 1, &seed);
+		int n = kill_at(&c, "shm", uniform(&seed) * c.ms, 1, &seed);
 
 		EXPECT_LE(n, 1);
 		hits += n > 0;
@@ -95,6 +96,31 @@ TEST(one_worker_at_20_random_moments)
 	EXPECT_GE(hits, kills / 4);
 }
 
+/* The same where all is moved. */
+static void over(const char *fabric, uint64_t seed)
+{
+	struct calm c = undisturbed(MANY);
+	int restarts = 0;
+	char options[64];
+
+	snprintf(options, sizeof(options), MANY "--fabric %s", fabric);
+	c.ms = undisturbed(options).ms;
+	for (int i = 0; i < 6; i++)
+		restarts += kill_at(&c, fabric, uniform(&seed) * c.ms, 1 + i % 3, &seed);
+	printf("# %d restarts\n", restarts);
+	EXPECT_GE(restarts, 2);
+}
+
+TEST(over_shm_that_maps_nothing)
+{
+	over("shm?map=0", 11);
+}
+
+TEST(over_tcp)
+{
+	over("tcp", 12);
+}
+
 TEST(two_workers_at_once)
 {
 	struct calm c = undisturbed(MANY);
@@ -102,7 +128,7 @@ TEST(two_workers_at_once)
 	int restarts = 0;
 
 	for (int i = 0; i < 4; i++)
-		restarts += kill_at(&c, (0.3 + 0.5 * uniform(&seed)) * c.ms, 2, &seed);
+		restarts += kill_at(&c, "shm", (0.3 + 0.5 * uniform(&seed)) * c.ms, 2, &seed);
 	EXPECT_GE(restarts, 2);
 }
 
@@ -111,7 +137,7 @@ TEST(all_workers_at_once)
 	struct calm c = undisturbed(MANY);
 	uint64_t seed = 3;
 
-	EXPECT_GE(kill_at(&c, 0.5 * c.ms, 8, &seed), 1);
+	EXPECT_GE(kill_at(&c, "shm", 0.5 * c.ms, 8, &seed), 1);
 }
 
 TEST(one_after_the_other)

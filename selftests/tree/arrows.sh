@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Who may include whom: uapi, then kernels and rdma that do not know each other, then the floors of
-# runtime, then daemon and tools, that see nothing of runtime but penstock.h.
+# runtime, then daemon and tools, that see nothing of runtime but penstock.h. What measures the
+# leaves, tools/perf, stands on them alone.
 . selftests/lib/ktap.sh
 
 # A folder of ours, and the folders that its files may include from besides itself. The top floors
@@ -22,6 +23,7 @@ runtime/serve kernels rdma runtime/mem runtime/io runtime/device runtime/store r
 runtime kernels rdma runtime
 daemon runtime/penstock.h
 tools runtime/penstock.h
+tools/perf kernels rdma tools/options.h
 EOT
 
 # wrong TOP: every include of ours in the tree at TOP that goes another way, one per line
@@ -110,6 +112,9 @@ daemon/a.c "runtime/mem/pool.h"
 daemon/a.c "tools/args.h"
 tools/a.c "kernels/op.h"
 tools/examples/a.c "rdma/fail.h"
+tools/perf/a.c "runtime/penstock.h"
+tools/perf/a.c "runtime/mem/pool.h"
+tools/perf/a.c "tools/args.h"
 uapi/penstock/a.h <stdint.h>
 END
 while read -r file include; do
@@ -123,5 +128,7 @@ runtime/a.c "runtime/moe/engine.h"
 tools/examples/a.c "runtime/penstock.h"
 tools/a.c "tools/args.h"
 tools/a.c "args.h"
+tools/perf/a.c "rdma/fail.h"
+tools/perf/a.c "kernels/op.h"
 END
 finish

@@ -76,14 +76,14 @@ unsorted()
 unlisted()
 {
 	{
-		lists "$1" | awk '$2 ~ /^selftests-(programs|benches)$/ { print "selftests/" $3 ".c"; next }
+		lists "$1" | awk '$2 ~ /^selftests-(programs|vm|benches)$/ { print "selftests/" $3 ".c"; next }
 			$2 ~ /^selftests-.*scripts$/ { print "selftests/" $3; next }
 			$2 == "selftests-fuzz" { print "selftests/fuzz/" $3 ".c"; next }
-			$2 ~ /-programs$|^selftests-(slow|tsan)$/ { next }
+			$2 ~ /-programs$|^tools-static$|^selftests-(slow|tsan)$/ { next }
 			{ print $3 }' | sort -u
 	} >"$tmp/listed"
 	files "$1" | grep -E '^(kernels|rdma|runtime|tools|daemon|selftests)/.*\.c$|^selftests/.*/.*\.sh$' |
-		grep -vE '^selftests/(lib/ktap|fuzz/fuzz)\.sh$' | sort >"$tmp/there"
+		grep -vE '^selftests/(lib/ktap|fuzz/fuzz|train/runs)\.sh$' | sort >"$tmp/there"
 	comm -13 "$tmp/listed" "$tmp/there" | sed 's/$/: in no sources.mk/'
 	comm -23 "$tmp/listed" "$tmp/there" | while read -r f; do
 		[ -e "$1/$f" ] || echo "$f: listed and not there"

@@ -12,6 +12,7 @@ at()
 }
 
 programs=$(make -s O="$O" list-installed)
+static=$(make -s O="$O" list-static)
 
 all_there()
 {
@@ -37,6 +38,9 @@ finds_library()
 {
 	local p
 	for p in $programs; do
+		case " $static " in
+		*" $p "*) continue ;; # has it inside
+		esac
 		case $(env -u LD_LIBRARY_PATH ldd "$root/usr/bin/$p") in
 		*"libpenstock.so.0 => $root/"*) ;;
 		*) echo "$p does not find the library beside it" ;;

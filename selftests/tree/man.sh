@@ -112,6 +112,10 @@ done
 for program in penstock-ps penstock-worker; do
 	check "$program(8) has the options of --help" agrees "doc/man/$program.8" "$program"
 done
+sed '/^\.Sh DOCTOR/,/^\.Sh JSON/d' doc/man/penstock-perf.1 >"$tmp/perf-test"
+sed -n '/^\.Sh DOCTOR/,/^\.Sh JSON/p' doc/man/penstock-perf.1 >"$tmp/perf-doctor"
+check "penstock-perf(1) has the options of a test's --help" agrees "$tmp/perf-test" penstock-perf pull
+check "penstock-perf(1) has the options of doctor --help" agrees "$tmp/perf-doctor" penstock-perf doctor
 check "penstock(1) has the commands of --help" commands
 check "libpenstock(3) has the functions of penstock.h" functions
 check "penstock(7) has the environment variables" environment

@@ -44,10 +44,12 @@ blocks()
 		inside' "$1"
 }
 
-# A line per command: comments taken off, continued lines joined.
+# A line per command: comments taken off, continued lines joined. From one in the background to the kill
+# that ends it is one command.
 commands()
 {
-	blocks "$1" sh | sed -e ':a' -e '/\\$/{N;s/\\\n[ 	]*//;ba' -e '}' -e 's/[ 	]*#.*//' -e '/^[ 	]*$/d'
+	blocks "$1" sh | sed -e ':a' -e '/\\$/{N;s/\\\n[ 	]*//;ba' -e '}' -e 's/[ 	]*#.*//' -e '/^[ 	]*$/d' |
+		sed -e ':b' -e '/ &$/{N;s/\n/ /;bb' -e '}' -e '/ & /{' -e ':c' -e '/; kill /!{N;s/\n/; /;bc' -e '}' -e '}'
 }
 
 # The train line of what make would do.
@@ -57,9 +59,10 @@ recipe()
 		grep '^build/penstock train ' | tr -s ' ' | sed 's/ $//'
 }
 
+# What it left in the background ends with it, and what fails on the way is heard.
 in_top()
 {
-	(cd "$top" && eval "$1")
+	(cd "$top" && bash -ec "trap 'kill \$(jobs -p) 2>/dev/null || :' EXIT; $1")
 }
 
 make_run()
@@ -75,7 +78,8 @@ pkg-config()
 	PKG_CONFIG_PATH=$tmp/root/usr/lib/pkgconfig command pkg-config \
 		--define-variable=prefix="$tmp/root/usr" "$@"
 }
-export LD_LIBRARY_PATH=$tmp/root/usr/lib
+export -f pkg-config
+export tmp LD_LIBRARY_PATH=$tmp/root/usr/lib
 
 helped()
 {
@@ -135,6 +139,9 @@ mentioned()
 {
 	"$O/penstock" train --help >"$tmp/help"
 	for command in generate inspect; do "$O/penstock" "$command" --help; done >>"$tmp/help"
+	for program in penstock-ps penstock-worker "penstock-perf pull"; do
+		$O/$program --help
+	done >>"$tmp/help"
 	grep -oE -- '(^|[ `"(])--[a-z][a-z-]+' README.md | grep -oE -- '--[a-z-]+' | sort -u |
 		while read -r option; do
 			case $option in
@@ -173,9 +180,11 @@ printed()
 check "its transcript has the lines that penstock prints" none printed
 
 printf '```sh\nmake run NO\\\n  SUCH=1 # but\n\n```\nand `false`\n```c\nint x;\n```\n' >"$tmp/text"
+printf '```sh\na &\nb &\nc d\nkill %%1\ne\n```\n' >"$tmp/jobs"
 joins()
 {
-	[ "$(commands "$tmp/text")" = "make run NOSUCH=1" ] && [ "$(blocks "$tmp/text" c)" = "int x;" ]
+	[ "$(commands "$tmp/jobs")" = "a & b & c d; kill %1
+e" ] && [ "$(commands "$tmp/text")" = "make run NOSUCH=1" ] && [ "$(blocks "$tmp/text" c)" = "int x;" ]
 }
 check "commands are found, joined and stripped" joins
 check "a command that fails is seen" refused "nowhere" run_command "build/penstock inspect nowhere"

@@ -1,0 +1,134 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# fabric.sh - shm and tcp by penstock-perf, beside what they stand on and beside iperf3 and UCX
+#
+# O is the build folder. In each of ROUNDS (5) rounds ours and the others take turns, so that what
+# else the machine does meets all of them; shown are medians, and the medians of the rounds' ratios.
+# The two ends are on CPUs 0 and 1. A peer that is not installed is said and left out.
+set -eu -o pipefail
+export LC_ALL=C
+cd "$(dirname "$0")/../.."
+
+O=${O:-build} ROUNDS=${ROUNDS:-5}
+perf=$O/penstock-perf limits=$O/selftests/bench/limits
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+port=$((20000 + $$ % 20000)) round=0
+
+# ours TEST OPTION...: the figure of its one row, us or MiB/s
+ours()
+{
+	"$perf" "$@" --self --pin --json "$tmp/json" >/dev/null
+	case $1 in
+	*_lat) sed -n 's/.*"t_typical": \([0-9.]*\).*/\1/p' "$tmp/json" ;;
+	*) sed -n 's/.*"BW_average": \([0-9.]*\).*/\1/p' "$tmp/json" ;;
+	esac
+}
+
+# waits PORT: until somebody listens there
+listens()
+{
+	local hex
+	hex=$(printf ':%04X' "$1")
+	for _ in $(seq 100); do
+		grep -qE "$hex [0-9A-F:]+ 0A" /proc/net/tcp /proc/net/tcp6 2>/dev/null && return
+		sleep 0.05
+	done
+	return 1
+}
+
+# ucx TRANSPORTS TEST SIZE TIMES: us for a latency, else MiB/s
+ucx()
+{
+	port=$((port + 1))
+	UCX_TLS=$1 ucx_perftest -p $port -c 1 >/dev/null 2>&1 &
+	listens $port
+	UCX_TLS=$1 timeout 120 ucx_perftest localhost -p $port -c 0 -t "$2" -s "$3" -n "$4" -f 2>/dev/null |
+		awk -v lat="$2" 'END { print lat ~ /lat$/ ? $2 : $6 }'
+	wait $!
+}
+
+# iperf SECONDS: MiB/s over one connection
+iperf()
+{
+	port=$((port + 1))
+	iperf3 -s -1 -p $port >/dev/null 2>&1 &
+	listens $port
+	iperf3 -c 127.0.0.1 -p $port -t "$1" -A 0,1 -f m |
+		awk '/receiver/ { for (i = 2; i <= NF; i++) if ($i == "Mbits/sec") print $(i - 1) * 1e6 / 8 / 1048576 }'
+	wait $!
+}
+
+# note NAME COMMAND...: its figure of this round
+note()
+{
+	local name=$1 value
+	shift
+	value=$("$@") || value=
+	[ -n "$value" ] || { echo "fabric.sh: $* gave no figure" >&2; value=nan; }
+	echo "$value" >>"$tmp/$name"
+}
+
+have_ucx=no have_iperf=no
+command -v ucx_perftest >/dev/null && have_ucx=yes
+command -v iperf3 >/dev/null && have_iperf=yes
+peer()
+{
+	[ "$have_ucx" = no ] || note "$@"
+}
+
+while [ $round -lt "$ROUNDS" ]; do
+	round=$((round + 1))
+	note spin "$limits" spin
+	note shm-write-lat ours write_lat --fabric shm -s 8 -n 100000
+	note shm-send-lat ours send_lat --fabric shm -s 8 -n 100000
+	peer ucx-shm-put-lat ucx sm,self ucp_put_lat 8 100000
+	peer ucx-shm-tag-lat ucx sm,self tag_lat 8 100000
+	note memcpy "$limits" memcpy 1048576
+	note shm-write-bw ours write_bw --fabric shm -s 1M -n 4096
+	peer ucx-shm-bw ucx sm,self ucp_put_bw 1048576 4096
+	note socket "$limits" socket 8
+	note tcp-send-lat ours send_lat --fabric tcp -s 8 -n 20000
+	note tcp-write-lat ours write_lat --fabric tcp -s 8 -n 20000
+	peer ucx-tcp-lat ucx tcp tag_lat 8 20000
+	[ $have_iperf = no ] || note iperf iperf 2
+	note tcp-write-bw ours write_bw --fabric tcp -s 1M -D 2
+	peer ucx-tcp-bw ucx tcp ucp_put_bw 1048576 4000
+done
+
+median()
+{
+	grep -v nan "$1" | sort -g | awk '{ v[NR] = $1 } END { print NR ? NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 : "nan" }'
+}
+
+# row WHAT OURS OF FORMAT GOAL: GOAL is "<= 1.3" or ">= 0.9"
+row()
+{
+	local ratio
+	[ -f "$tmp/$3" ] || return 0
+	paste "$tmp/$2" "$tmp/$3" | awk '$1 != "nan" && $2 != "nan" { print $1 / $2 }' >"$tmp/ratio"
+	ratio=$(median "$tmp/ratio")
+	awk -v what="$1" -v a="$(median "$tmp/$2")" -v b="$(median "$tmp/$3")" -v r="$ratio" -v f="$4" -v goal="$5" '
+	BEGIN {
+		split(goal, g, " ")
+		met = g[1] == "<=" ? r + 0 <= g[2] + 0 : r + 0 >= g[2] + 0
+		printf "%-46s " f " " f " %8.2f   %s %s\n", what, a, b, r, goal, r == "nan" ? "?" : met ? "met" : "NOT MET"
+	}'
+}
+
+echo "Medians of $ROUNDS rounds; the two ends on CPUs 0 and 1"
+printf '%-46s %12s %12s %8s   %s\n' '' ours other ratio goal
+row 'shm 8 B write / two spinning lines [us]' shm-write-lat spin '%12.3f' '<= 1.3'
+row 'shm 8 B message / two spinning lines [us]' shm-send-lat spin '%12.3f' '<= 1.3'
+row 'shm 1 MiB write / memcpy [MiB/s]' shm-write-bw memcpy '%12.0f' '>= 0.9'
+row 'tcp 8 B message / blocking sockets [us]' tcp-send-lat socket '%12.2f' '<= 1.15'
+row 'tcp 8 B write / blocking sockets [us]' tcp-write-lat socket '%12.2f' '<= 1.15'
+row 'tcp 1 MiB write / iperf3 [MiB/s]' tcp-write-bw iperf '%12.0f' '>= 0.9'
+row 'shm 8 B write / UCX put [us]' shm-write-lat ucx-shm-put-lat '%12.3f' '<= 1'
+row 'shm 8 B message / UCX tag [us]' shm-send-lat ucx-shm-tag-lat '%12.3f' '<= 1'
+row 'shm 1 MiB write / UCX put [MiB/s]' shm-write-bw ucx-shm-bw '%12.0f' '>= 1'
+row 'tcp 8 B message / UCX tag [us]' tcp-send-lat ucx-tcp-lat '%12.2f' '<= 1'
+row 'tcp 1 MiB write / UCX put [MiB/s]' tcp-write-bw ucx-tcp-bw '%12.0f' '>= 1'
+[ $have_ucx = yes ] || echo "UCX: skipped, no ucx_perftest (apt-get install -y ucx-utils)"
+[ $have_iperf = yes ] || echo "iperf3: skipped, not there (apt-get install -y iperf3)"

@@ -1,0 +1,134 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# verbs.sh - verbs by penstock-perf beside perftest, in one boot of a virtual machine
+#
+# Between two soft-RoCE devices on a cable, one queue pair, the same depth, the client on CPU 0 and
+# the server on CPU 1. ROUNDS (5) rounds take turns; shown are medians, and the medians of the
+# rounds' ratios. O is the build folder. The machine is emulated, so only ratios mean something.
+set -eu -o pipefail
+export LC_ALL=C
+cd "$(dirname "$0")/../.."
+
+O=${O:-build} ROUNDS=${ROUNDS:-5}
+depth=${DEPTH:-16}
+
+if [ "${1:-}" != inside ]; then
+	if ! command -v ib_write_lat >/dev/null; then
+		echo "perftest: skipped, not there (apt-get install -y perftest)"
+		exit 4
+	fi
+	O=$(cd "$O" && pwd)
+	export O
+	mkdir -p "$O/vm/bench"
+	exec selftests/vm/run -t 1500 -o "$O/vm/bench" -- \
+		env ROUNDS="$ROUNDS" DEPTH="$depth" bash selftests/bench/verbs.sh inside
+fi
+
+tmp=$VM_OUT key=$VM_OUT/key
+rm -f "$tmp"/*
+(umask 077 && head -c 32 /dev/urandom | base64 >"$key")
+
+# listens PORT: until somebody listens there by TCP
+listens()
+{
+	local hex
+	hex=$(printf ':%04X' "$1")
+	for _ in $(seq 200); do
+		grep -qE "$hex [0-9A-F:]+ 0A" /proc/net/tcp /proc/net/tcp6 && return
+		sleep 0.1
+	done
+	return 1
+}
+
+# theirs TEST SIZE TIMES: us or MiB/s; a read or write of perftest
+theirs()
+{
+	local depth_option=''
+	case $1 in *_bw) depth_option="-t $depth" ;; esac
+	# shellcheck disable=SC2086 # words
+	taskset -c 1 "ib_$1" -d rxe1 -x 0 -F -s "$2" -n "$3" $depth_option >/dev/null 2>&1 &
+	listens 18515
+	# shellcheck disable=SC2086 # words
+	taskset -c 0 "ib_$1" -d rxe0 -x 0 -F -s "$2" -n "$3" $depth_option 127.0.0.1 |
+		awk -v size="$2" -v lat="$1" '$1 == size && NF > 4 { print lat ~ /lat$/ ? $5 : $4 }'
+	wait $!
+}
+
+# ours TEST SIZE TIMES, against the server that runs
+ours()
+{
+	local depth_option=''
+	case $1 in *_bw) depth_option="-t $depth" ;; esac
+	# shellcheck disable=SC2086 # words
+	"$O/penstock-perf" "$1" 'fe80::ff:fe00:2%va' --fabric verbs -d rxe0 --key "$key" --cpu 0 \
+		-s "$2" -n "$3" $depth_option --json "$tmp/json" >/dev/null
+	case $1 in
+	*_lat) sed -n 's/.*"t_typical": \([0-9.]*\).*/\1/p' "$tmp/json" ;;
+	*) sed -n 's/.*"BW_average": \([0-9.]*\).*/\1/p' "$tmp/json" ;;
+	esac
+}
+
+note()
+{
+	local name=$1 value
+	shift
+	value=$("$@") || value=
+	[ -n "$value" ] || { echo "verbs.sh: $* gave no figure" >&2; value=nan; }
+	echo "$value" >>"$tmp/$name"
+}
+
+median()
+{
+	grep -v nan "$1" | sort -g | awk '{ v[NR] = $1 } END { print NR ? NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 : "nan" }'
+}
+
+# row TEST SIZE GOAL
+row()
+{
+	local ratio
+	paste "$tmp/ours-$1-$2" "$tmp/theirs-$1-$2" | awk '$1 != "nan" && $2 != "nan" { print $1 / $2 }' >"$tmp/ratio"
+	ratio=$(median "$tmp/ratio")
+	awk -v what="$1" -v size="$2" -v a="$(median "$tmp/ours-$1-$2")" \
+		-v b="$(median "$tmp/theirs-$1-$2")" -v r="$ratio" -v goal="$3" 'BEGIN {
+		split(goal, g, " ")
+		met = g[1] == "<=" ? r + 0 <= g[2] + 0 : r + 0 >= g[2] + 0
+		printf "%-10s %9d %-6s %12.2f %12.2f %8.2f   %s %s\n", what, size, what ~ /lat$/ ? "us" : "MiB/s",
+			a, b, r, goal, r == "nan" ? "?" : met ? "met" : "NOT MET"
+	}'
+}
+
+# the server of ours is there all the time, and sleeps when it is not asked for anything
+"$O/penstock-perf" write_lat --fabric verbs -d rxe1 --bind 'fe80::ff:fe00:2%vb' --key "$key" --cpu 1 \
+	>"$tmp/server" 2>&1 &
+server=$!
+for _ in $(seq 100); do
+	grep -q serves "$tmp/server" && break
+	kill -0 $server 2>/dev/null || break
+	sleep 0.1
+done
+grep -q serves "$tmp/server" || { cat "$tmp/server" >&2; exit 1; }
+
+for _ in $(seq "$ROUNDS"); do
+	for test in write_lat read_lat; do
+		note "theirs-$test-8" theirs $test 8 1000
+		note "ours-$test-8" ours $test 8 1000
+	done
+	for test in write_bw read_bw; do
+		for size in 65536 1048576; do
+			note "theirs-$test-$size" theirs $test $size $((16777216 / size + 20))
+			note "ours-$test-$size" ours $test $size $((16777216 / size + 20))
+		done
+	done
+done
+kill $server
+wait $server || true
+
+echo "Two soft-RoCE devices in one emulated machine, depth $depth, medians of $ROUNDS rounds"
+printf '%-10s %9s %-6s %12s %12s %8s   %s\n' test '#bytes' '' ours perftest ratio goal
+row write_lat 8 '<= 1.05'
+row read_lat 8 '<= 1.05'
+for size in 65536 1048576; do
+	row write_bw $size '>= 0.95'
+	row read_bw $size '>= 0.95'
+done
