@@ -196,8 +196,8 @@ vm-check:
 
 # Peers under load are killed at random moments, for as long as is wanted.
 soak: all tests
-	@SECONDS=$(SECONDS) TEST_TIMEOUT=$$(($(SECONDS) + 120)) $(if $(filter verbs,$(FABRIC)), \
-		KILLS_HOST=10.0.0.2 selftests/vm/run -t $$(($(SECONDS) + 180)) --) \
+	@SECONDS=$(SECONDS) KILLS=1000 TEST_TIMEOUT=$$(($(SECONDS) + 300)) $(if $(filter verbs,$(FABRIC)), \
+		KILLS_HOST=10.0.0.2 selftests/vm/run -t $$(($(SECONDS) + 400)) --) \
 		$(O)/selftests/rdma/kills .$(FABRIC).
 
 # A recipe of two steps: what was missing when make began is there when it looks again.

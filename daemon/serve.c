@@ -75,21 +75,6 @@ static void *wait_for_eof(void *arg)
 	_exit(0);
 }
 
-static int end_at_eof(void)
-{
-	pthread_t thread;
-	int rc = pthread_create(&thread, NULL, wait_for_eof, NULL);
-
-	if (rc) {
-		fprintf(stderr, "%s: no thread to watch standard input: %s\n", the_role->name,
-			strerror(rc));
-		return 1;
-	}
-	pthread_detach(thread);
-	leashed = 1;
-	return 0;
-}
-
 static void on_signal(int sig)
 {
 	(void)sig;
@@ -120,6 +105,22 @@ static int fail(const struct pst_error *err)
 		return 1;
 	fprintf(stderr, "%s: %s\n", the_role->name, err->text);
 	return 1;
+}
+
+static int end_at_eof(void)
+{
+	struct pst_error err = {0};
+	pthread_t thread;
+	int rc = pthread_create(&thread, NULL, wait_for_eof, NULL);
+
+	leashed = 1;
+	if (rc) {
+		snprintf(err.text, sizeof(err.text), "no thread to watch standard input: %s",
+			 strerror(rc));
+		return fail(&err);
+	}
+	pthread_detach(thread);
+	return 0;
 }
 
 static int serve(const struct pst_serve_options *o)

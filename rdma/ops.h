@@ -20,6 +20,9 @@
 #include <stdatomic.h>
 #include <sys/queue.h>
 
+/* A fabric's own object around one of the heads below. */
+#define pst_container(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
+
 /* The fields of struct pst_fabric_stat. */
 /* clang-format off */
 #define PST_COUNTERS(X) \

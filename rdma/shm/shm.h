@@ -3,12 +3,13 @@
  * shm.h - the inside of the shm fabric: its objects and which file does what.
  *
  *	shm.c		the table of functions; regions
- *	cq.c	polling, sleeping and waking
- *	link.c	a link: requests, what comes from the peer, its death
- *	grant.c	keys: granting, taking in, mapping
- *	setup.c	listener and the set-up of what it accepts
+ *	cq.c		polling, sleeping and waking
+ *	link.c		a link: requests, what comes from the peer, its death
+ *	grant.c		keys: granting, taking in, mapping
+ *	setup.c		listener and the set-up of what it accepts
  *	connect.c	the connector's side of it
- *	ring.c	the rings	sock.c  the sockets
+ *	ring.c		the rings
+ *	sock.c		the sockets
  *
  * Data goes through the rings and mapped regions. The socket carries set-up,
  * grants (fds) and doorbells, and its end is how a death is seen. Doorbells are
@@ -28,8 +29,6 @@
 #define SHM_DONE_MAX   1024 /* completions of own requests that wait for a poll */
 #define SHM_GRANTS_MAX 256  /* keys that one side gives over one link */
 #define SHM_BUFS       64   /* messages that one poll can hand out */
-
-#define pst_container(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
 /* Something in a cq's epoll set. */
 struct shm_source {

@@ -3,16 +3,17 @@
  * tcp.h - the inside of the tcp fabric: its objects and which file does what.
  *
  *	tcp.c		the table of functions; the fabric, regions
- *	cq.c	polling, sleeping and waking; the timer
+ *	cq.c		polling, sleeping and waking; the timer
  *	progress.c	the thread that serves peers while the owner computes
- *	link.c	a link: its life, its end, what it hands out
- *	post.c	requests: taking them, cutting them up, completing them
- *	grant.c	keys: granting, taking in, checking
- *	in.c	what comes from a socket, and where to	frame.c  frames that came
- *	out.c	what goes to a socket, in which order
- *	setup.c	listener and the set-up of what it accepts
+ *	link.c		a link: its life, its end, what it hands out
+ *	post.c		requests: taking them, cutting them up, completing them
+ *	grant.c		keys: granting, taking in, checking
+ *	in.c		what comes from a socket, and where to
+ *	frame.c		frames that came
+ *	out.c		what goes to a socket, in which order
+ *	setup.c		listener and the set-up of what it accepts
  *	connect.c	the connector's side of it
- *	sock.c	addresses and sockets
+ *	sock.c		addresses and sockets
  *	epoll.c uring.c	how sockets are driven
  *
  * Who may do what, when: all of a cq, its links and their connections is under cq->lock, held by
@@ -52,8 +53,6 @@
 #define TCP_SPREAD     (32u << 10)  /* larger requests go by any way */
 #define TCP_SLICE      (256u << 10) /* and in slices of at least this by all of them */
 #define TCP_STAGE      sizeof(struct pst_frame_range)
-
-#define pst_container(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
 struct tcp_cq;
 struct tcp_conn;
