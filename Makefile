@@ -197,7 +197,7 @@ vm-check:
 # Peers under load are killed at random moments, for as long as is wanted.
 soak: all tests
 	@SECONDS=$(SECONDS) KILLS=1000 TEST_TIMEOUT=$$(($(SECONDS) + 300)) $(if $(filter verbs,$(FABRIC)), \
-		KILLS_HOST=10.0.0.2 selftests/vm/run -t $$(($(SECONDS) + 400)) --) \
+		selftests/vm/run -t $$(($(SECONDS) + 400)) -- env SECONDS=$(SECONDS) KILLS=1000) \
 		$(O)/selftests/rdma/kills .$(FABRIC).
 
 # A recipe of two steps: what was missing when make began is there when it looks again.

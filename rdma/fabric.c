@@ -300,6 +300,16 @@ int pst_link_peer_pid(const struct pst_link *link)
 	return link->pid;
 }
 
+int pst_link_info(const struct pst_link *link, struct pst_link_info *out)
+{
+	struct pst_link_info info = {0};
+	int rc = link->cq->fab->ops->link_info(link, &info);
+
+	if (!rc)
+		*out = info;
+	return rc;
+}
+
 const char *pst_link_why(const struct pst_link *link)
 {
 	return link->trace.why;

@@ -252,6 +252,18 @@ void *pst_link_user(const struct pst_link *link);
 const char *pst_link_peer(const struct pst_link *link);
 int pst_link_peer_pid(const struct pst_link *link); /* 0: on another host */
 
+/* What a link goes over, for who wants to show it. What does not apply is 0. */
+struct pst_link_info {
+	char device[96];     /* "rxe0,rxe2"; shm: "memory"; "": not known */
+	uint32_t rails;	     /* that are up */
+	uint32_t conns;	     /* tcp: connections that are up */
+	uint32_t mtu;	     /* bytes of a packet; of several rails the least */
+	uint32_t max_inline; /* bytes that a request can carry in itself; the least */
+};
+
+/* -ENOTCONN: it is dead. */
+int pst_link_info(const struct pst_link *link, struct pst_link_info *out);
+
 /*
  * The link's last failure in one sentence: rail, peer, what was asked of which
  * region, the likely cause and what mends it. "" when nothing failed. Valid until the next poll.

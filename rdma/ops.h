@@ -122,6 +122,8 @@ struct pst_fabric_ops {
 	 * -EINTR, -ENOTCONN; @timeout_ms < 0 is for ever. Thread: owner.
 	 */
 	int (*link_room)(struct pst_link *link, int timeout_ms);
+	/* Required; *out is zeros. As in fabric.h. Thread: owner. */
+	int (*link_info)(const struct pst_link *link, struct pst_link_info *out);
 };
 
 extern const struct pst_fabric_ops pst_shm_ops;

@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -325,6 +326,16 @@ int pst_shm_link_room(struct pst_link *base, int timeout_ms)
 			return pst_shm_link_has_room(link) ? 0 : -ETIMEDOUT;
 	}
 	return -ENOTCONN;
+}
+
+int pst_shm_link_info(const struct pst_link *base, struct pst_link_info *out)
+{
+	const struct shm_link *link = pst_container(base, const struct shm_link, base);
+
+	if (link->state != SHM_LIVE)
+		return -ENOTCONN;
+	snprintf(out->device, sizeof(out->device), "memory");
+	return 0;
 }
 
 static struct pst_wc *new_wc(struct shm_link *link, struct pst_wc *wc, enum pst_wc_kind kind)

@@ -68,4 +68,5 @@ const struct pst_fabric_ops pst_shm_ops = {
 	.link_map = pst_shm_link_map,
 	.link_post = pst_shm_link_post,
 	.link_room = pst_shm_link_room,
+	.link_info = pst_shm_link_info,
 };

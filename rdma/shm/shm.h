@@ -125,6 +125,7 @@ int pst_shm_link_new(struct shm_cq *cq, int sock, int memfd, int side, struct sh
 void pst_shm_link_close(struct pst_link *link);
 int pst_shm_link_post(struct pst_link *link, const struct pst_wr *wr, int n);
 int pst_shm_link_room(struct pst_link *link, int timeout_ms);
+int pst_shm_link_info(const struct pst_link *link, struct pst_link_info *out);
 int pst_shm_link_poll(struct shm_link *link, struct pst_wc *wc, int n);
 /* About to sleep: is there nothing to hand out? */
 bool pst_shm_link_arm(struct shm_link *link);

@@ -288,6 +288,21 @@ int pst_tcp_link_room(struct pst_link *base, int timeout_ms)
 	return rc;
 }
 
+int pst_tcp_link_info(const struct pst_link *base, struct pst_link_info *out)
+{
+	const struct tcp_link *link = pst_container(base, const struct tcp_link, base);
+	struct tcp_cq *cq = pst_tcp_cq_of(link);
+	int rc = -ENOTCONN;
+
+	pst_tcp_enter(cq);
+	if (link->state == TCP_LIVE) {
+		out->conns = link->nconns;
+		rc = 0;
+	}
+	pst_tcp_leave(cq);
+	return rc;
+}
+
 static void req_done(struct tcp_link *link, uint64_t req)
 {
 	struct pst_fabric_counters *c = pst_tcp_counters(link);

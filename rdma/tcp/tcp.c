@@ -109,4 +109,5 @@ const struct pst_fabric_ops pst_tcp_ops = {
 	.link_grant = pst_tcp_link_grant,
 	.link_post = pst_tcp_link_post,
 	.link_room = pst_tcp_link_room,
+	.link_info = pst_tcp_link_info,
 };

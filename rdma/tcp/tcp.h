@@ -311,7 +311,7 @@ struct tcp_fabric {
 /* tcp.c */
 int64_t pst_tcp_now(void); /* monotonic ms */
 
-static inline struct tcp_cq *pst_tcp_cq_of(struct tcp_link *link)
+static inline struct tcp_cq *pst_tcp_cq_of(const struct tcp_link *link)
 {
 	return pst_container(link->base.cq, struct tcp_cq, base);
 }
@@ -373,6 +373,7 @@ void pst_tcp_link_tick(struct tcp_link *link, int64_t now);
 /* post.c */
 int pst_tcp_link_post(struct pst_link *link, const struct pst_wr *wr, int n);
 int pst_tcp_link_room(struct pst_link *link, int timeout_ms);
+int pst_tcp_link_info(const struct pst_link *link, struct pst_link_info *out);
 void pst_tcp_room(struct tcp_link *link, unsigned int want); /* there is some now */
 void pst_tcp_forget_room(struct tcp_link *link);
 void pst_tcp_part_done(struct tcp_conn *conn, struct tcp_part *part, int status);

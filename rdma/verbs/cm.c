@@ -114,6 +114,10 @@ static void addr_resolved(struct verbs_rail *rail)
 		pst_fail_cause(&rail->err, PST_CAUSE_WAY_DEV,
 			       pst_ibv.get_device_name(rail->id->verbs->device), "%s", rail->name);
 		pst_verbs_settle(rail, -ENODEV);
+	} else if (!pst_verbs_port_is_active(dev->ctx, rail->id->port_num)) {
+		pst_fail_cause(&rail->err, PST_CAUSE_PORT_DOWN, NULL, "%s (%s)", rail->name,
+			       dev->name);
+		pst_verbs_settle(rail, -ENETDOWN);
 	} else if (pst_cm.resolve_route(rail->id, RESOLVE_MS)) {
 		fail_settle(rail, -errno, strerror(errno));
 	}
@@ -203,6 +207,8 @@ static void rejected(struct verbs_rail *rail, int status)
 
 static void disconnected(struct verbs_rail *rail)
 {
+	/* What its queue pair said before is the better reason. */
+	pst_verbs_progress(rail->cq);
 	if (rail->state == RAIL_SETUP && !rail->settled)
 		fail_settle(rail, -ECONNRESET, "the other side hung up");
 	/* A peer that is gone does not answer: that it went is the better reason. */

@@ -78,7 +78,8 @@ static int try_once(struct attempt *a, int64_t deadline, struct verbs_rail **out
 
 static bool may_come(int rc)
 {
-	return rc == -ECONNREFUSED || rc == -EAGAIN || rc == -ECONNRESET || rc == -EHOSTUNREACH;
+	return rc == -ECONNREFUSED || rc == -EAGAIN || rc == -ECONNRESET || rc == -EHOSTUNREACH ||
+	       rc == -ENETDOWN;
 }
 
 static void rest(struct attempt *a, int64_t ms)
@@ -221,6 +222,27 @@ void pst_verbs_retry_later(struct verbs_link *link, uint8_t way)
 	r->at = pst_verbs_now() + r->pause;
 }
 
+bool pst_verbs_retry_comes(const struct verbs_link *link)
+{
+	for (uint8_t way = 0; way < link->ways; way++) {
+		const struct verbs_rail *rail = link->retry[way].rail;
+
+		if (rail && rail->connected && !rail->result && rail->state == RAIL_SETUP)
+			return true;
+	}
+	return false;
+}
+
+/* It did not come after all, and there is no other. */
+static void give_up(struct verbs_link *link, const struct verbs_rail *rail)
+{
+	for (uint8_t way = 0; way < link->ways; way++)
+		if (link->way[way])
+			return;
+	if (!pst_verbs_retry_comes(link))
+		pst_verbs_link_fail(link, PST_CAUSE_PEER_CLOSED, rail->name, rail->err.text);
+}
+
 static void look_at(struct verbs_link *link, uint8_t way)
 {
 	struct verbs_retry *r = &link->retry[way];
@@ -236,6 +258,7 @@ static void look_at(struct verbs_link *link, uint8_t way)
 		r->pause = 0;
 		return;
 	}
+	give_up(link, rail);
 	pst_verbs_rail_free(rail);
 	pst_verbs_retry_later(link, way);
 }

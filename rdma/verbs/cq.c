@@ -189,7 +189,7 @@ static int open_fds(struct verbs_cq *cq)
 	}
 	cq->cm = pst_cm.create_event_channel();
 	if (!cq->cm) {
-		rc = -errno;
+		rc = errno == EMFILE || errno == ENFILE || errno == ENOMEM ? -errno : -ENODEV;
 		goto close_wake;
 	}
 	cq->cm_src = (struct verbs_source){.fd = cq->cm->fd, .ready = pst_verbs_cm_ready};
@@ -227,9 +227,11 @@ int pst_verbs_cq_create(struct pst_fabric *fab, struct pst_cq **out, struct pst_
 	rc = open_fds(cq);
 	if (rc) {
 		free(cq);
+		if (rc == -ENODEV)
+			return pst_fail_cause(err, PST_CAUSE_VERBS_CM, NULL, "completion queue");
 		return pst_fail(err, rc,
 				"completion queue: %s (ulimit -n says how many files a process may "
-				"open; rdma_ucm must be loaded)",
+				"open)",
 				strerror(-rc));
 	}
 	*out = &cq->base;
@@ -246,7 +248,7 @@ void pst_verbs_cq_destroy(struct pst_cq *base)
 		pst_verbs_link_close(&link->base);
 	pst_verbs_listeners_close(cq);
 	while ((rail = TAILQ_FIRST(&cq->rails)))
-		pst_verbs_rail_free(rail);
+		pst_verbs_rail_end(rail);
 	for (unsigned int i = 0; i < cq->nccq; i++)
 		close_ccq(cq, &cq->ccq[i]);
 	pst_cm.destroy_event_channel(cq->cm);

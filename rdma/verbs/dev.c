@@ -50,16 +50,20 @@ static bool known(const struct verbs_fabric *vf, const char *name)
 	return false;
 }
 
-static bool port_is_active(struct ibv_context *ctx, uint8_t ports)
+bool pst_verbs_port_is_active(struct ibv_context *ctx, uint8_t port)
 {
-	for (uint8_t port = 1; port <= ports; port++) {
-		struct ibv_port_attr attr;
+	struct ibv_port_attr attr;
 
-		memset(&attr, 0, sizeof(attr));
-		if (!pst_ibv.query_port(ctx, port, (struct _compat_ibv_port_attr *)&attr) &&
-		    attr.state == IBV_PORT_ACTIVE)
+	memset(&attr, 0, sizeof(attr));
+	return !pst_ibv.query_port(ctx, port, (struct _compat_ibv_port_attr *)&attr) &&
+	       attr.state == IBV_PORT_ACTIVE;
+}
+
+static bool has_active_port(struct ibv_context *ctx, uint8_t ports)
+{
+	for (uint8_t port = 1; port <= ports; port++)
+		if (pst_verbs_port_is_active(ctx, port))
 			return true;
-	}
 	return false;
 }
 
@@ -79,7 +83,7 @@ static int open_dev(struct verbs_fabric *vf, struct ibv_device *device, struct p
 					      : pst_verbs_errno_cause(errno),
 				      strerror(errno), "verbs: %s", dev->name);
 	if (pst_ibv.query_device(dev->ctx, &dev->attr) ||
-	    !port_is_active(dev->ctx, dev->attr.phys_port_cnt))
+	    !has_active_port(dev->ctx, dev->attr.phys_port_cnt))
 		goto close_device;
 	dev->pd = pst_ibv.alloc_pd(dev->ctx);
 	if (!dev->pd) {

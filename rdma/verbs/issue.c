@@ -153,6 +153,18 @@ static void post_frame(struct verbs_link *link, struct verbs_chain *chain, struc
 		(unsigned int)fence(rail) | (frame->size <= rail->max_inline ? IBV_SEND_INLINE : 0);
 }
 
+/* Is a window still being bound on a rail that is not @rail? Its key must not be told before. */
+static bool binds_elsewhere(const struct verbs_link *link, const struct verbs_rail *rail)
+{
+	for (uint32_t at = link->head; link->ways > 1 && at != link->next; at++) {
+		const struct verbs_req *req = verbs_req(link, at);
+
+		if (req->kind == REQ_BIND && req->pending && req->way != rail->way)
+			return true;
+	}
+	return false;
+}
+
 static bool issue_frame(struct verbs_link *link, struct verbs_chain *chain, uint32_t at)
 {
 	struct verbs_rail *rail = link->primary;
@@ -160,7 +172,8 @@ static bool issue_frame(struct verbs_link *link, struct verbs_chain *chain, uint
 	const struct verbs_wqe wqe = {
 		.kind = WQE_FRAME, .req = at, .off = req->seq, .len = sizeof(struct pst_frame)};
 
-	if (!rail || !verbs_sq_room(rail) || elsewhere(link, rail))
+	if (!rail || !verbs_sq_room(rail) || elsewhere(link, rail) ||
+	    (req->kind == REQ_GRANT && binds_elsewhere(link, rail)))
 		return false;
 	post_frame(link, chain, rail, req->seq, &wqe, !(req->flags & PST_WR_UNSIGNALED));
 	req->pending++;

@@ -284,6 +284,34 @@ int pst_verbs_link_room(struct pst_link *base, int timeout_ms)
 	return -ENOTCONN;
 }
 
+static void add_name(struct pst_link_info *out, const char *name)
+{
+	size_t used = strlen(out->device);
+
+	snprintf(out->device + used, sizeof(out->device) - used, "%s%s", used ? "," : "", name);
+}
+
+int pst_verbs_link_info(const struct pst_link *base, struct pst_link_info *out)
+{
+	const struct verbs_link *link = pst_container(base, const struct verbs_link, base);
+
+	if (link->state != LINK_LIVE)
+		return -ENOTCONN;
+	for (uint8_t way = 0; way < link->ways; way++) {
+		const struct verbs_rail *rail = link->way[way];
+
+		if (!rail)
+			continue;
+		add_name(out, rail->dev->name);
+		if (!out->rails || rail->mtu < out->mtu)
+			out->mtu = rail->mtu;
+		if (!out->rails || rail->max_inline < out->max_inline)
+			out->max_inline = rail->max_inline;
+		out->rails++;
+	}
+	return 0;
+}
+
 static int poll_done(struct verbs_link *link, struct pst_wc *wc, int n)
 {
 	int got = 0;
@@ -452,7 +480,7 @@ void pst_verbs_link_lost(struct verbs_link *link, struct verbs_rail *rail)
 		link->primary = NULL;
 	for (uint8_t way = 0; way < link->ways && !link->primary; way++)
 		link->primary = link->way[way];
-	if (link->state == LINK_LIVE && !has_live_rail(link))
+	if (link->state == LINK_LIVE && !has_live_rail(link) && !pst_verbs_retry_comes(link))
 		pst_verbs_link_fail(link, rail->cause, rail->name, rail->code);
 	if (link->state == LINK_DYING && !has_live_rail(link)) {
 		die(link);
@@ -477,9 +505,7 @@ static void free_dead_rails(struct verbs_link *link, bool all)
 
 	for (rail = TAILQ_FIRST(&link->rails); rail; rail = next) {
 		next = TAILQ_NEXT(rail, on_link);
-		/* One whose port is down waits for it, since going it sends a goodbye too. */
-		if (!all &&
-		    (rail->state != RAIL_DEAD || rail->held || rail->async == PST_CAUSE_PORT_DOWN))
+		if (!all && (rail->state != RAIL_DEAD || rail->held))
 			continue;
 		TAILQ_REMOVE(&link->rails, rail, on_link);
 		pst_verbs_rail_free(rail);

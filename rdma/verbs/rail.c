@@ -114,6 +114,7 @@ int pst_verbs_rail_move(struct verbs_rail *rail, enum ibv_qp_state state, uint8_
 	if (state == IBV_QPS_INIT)
 		attr.qp_access_flags = IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE;
 	if (state == IBV_QPS_RTR) {
+		rail->mtu = 128u << attr.path_mtu;
 		attr.max_dest_rd_atomic = in;
 		attr.min_rnr_timer = RNR_TIMER;
 	}
@@ -206,30 +207,65 @@ static void close_qp(struct verbs_rail *rail)
 	rail->qp = NULL;
 }
 
-void pst_verbs_rail_free(struct verbs_rail *rail)
+/* Its port is down. The news of that may still be on their way. */
+static bool port_is_down(struct verbs_rail *rail)
+{
+	if (rail->async == PST_CAUSE_PORT_DOWN)
+		return true;
+	if (!rail->dev || pst_verbs_port_is_active(rail->dev->ctx, rail->id->port_num))
+		return false;
+	rail->async = PST_CAUSE_PORT_DOWN;
+	return true;
+}
+
+/* All that it has but its connection. */
+static void release(struct verbs_rail *rail)
 {
 	struct verbs_cq *cq = rail->cq;
+	unsigned int at = rail->number % (1 << 14);
 
-	pst_verbs_async_del(rail);
 	close_qp(rail);
-	if (rail->id)
-		pst_cm.destroy_id(rail->id);
 	if (rail->slots_mr)
 		pst_ibv.dereg_mr(rail->slots_mr);
 	if (rail->bufs_mr) {
 		pst_ibv.dereg_mr(rail->bufs_mr);
 		munmap(rail->bufs, BUFS_SIZE);
 	}
+	rail->slots_mr = rail->bufs_mr = NULL;
 	if (rail->ccq)
 		rail->ccq->used -= VERBS_RECVS + VERBS_SQ;
-	if (cq->rail && rail->number % (1 << 14) < cq->nrails &&
-	    cq->rail[rail->number % (1 << 14)] == rail)
-		cq->rail[rail->number % (1 << 14)] = NULL;
+	rail->ccq = NULL;
+	if (cq->rail && at < cq->nrails && cq->rail[at] == rail)
+		cq->rail[at] = NULL;
 	if (rail->reposting)
 		TAILQ_REMOVE(&cq->reposts, rail, on_repost);
-	TAILQ_REMOVE(&cq->rails, rail, on_cq);
+	rail->reposting = false;
 	free(rail->wqe);
+	rail->wqe = NULL;
+}
+
+void pst_verbs_rail_end(struct verbs_rail *rail)
+{
+	pst_verbs_async_del(rail);
+	release(rail);
+	if (rail->id)
+		pst_cm.destroy_id(rail->id);
+	TAILQ_REMOVE(&rail->cq->rails, rail, on_cq);
 	free(rail);
+}
+
+void pst_verbs_rail_free(struct verbs_rail *rail)
+{
+	if (!rail->connected || !port_is_down(rail)) {
+		pst_verbs_rail_end(rail);
+		return;
+	}
+	pst_verbs_async_del(rail);
+	release(rail);
+	rail->link = NULL;
+	rail->state = RAIL_DEAD;
+	rail->settled = rail->orphan = true;
+	pst_verbs_async_add(rail);
 }
 
 void pst_verbs_rail_return(struct verbs_rail *rail, uint16_t buf)
@@ -523,6 +559,13 @@ static void mark_end(struct verbs_rail *rail)
 	rail->signals++;
 }
 
+/* A port that is down looks like this, to its queue pairs and to those who wait. */
+static bool is_of_the_way(uint32_t cause)
+{
+	return cause == PST_CAUSE_RETRY_EXC || cause == PST_CAUSE_FLUSHED ||
+	       cause == PST_CAUSE_LOC_QP_OP || cause == PST_CAUSE_PEER_SILENT;
+}
+
 void pst_verbs_rail_fail(struct verbs_rail *rail, uint32_t cause, const char *code)
 {
 	struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
@@ -533,14 +576,14 @@ void pst_verbs_rail_fail(struct verbs_rail *rail, uint32_t cause, const char *co
 		pst_fail_cause(&rail->err, cause, code, "%s", rail->name);
 	rail->state = RAIL_DYING;
 	rail->cause = cause;
-	if (rail->async && (cause == PST_CAUSE_RETRY_EXC || cause == PST_CAUSE_FLUSHED))
+	if (is_of_the_way(cause) && (rail->async || port_is_down(rail)))
 		rail->cause = rail->async;
 	snprintf(rail->code, sizeof(rail->code), "%s", code ? code : "");
 	rail->deadline = pst_verbs_now() + DRAIN_MS;
 	rail->cq->tick_at = 0;
 	/* A goodbye through a port that is down is lost, and breaks the connection manager of rxe.
 	 */
-	if (rail->connected && rail->async != PST_CAUSE_PORT_DOWN)
+	if (rail->connected && !port_is_down(rail))
 		pst_cm.disconnect(rail->id);
 	if (rail->qp) {
 		pst_ibv.modify_qp(rail->qp, &attr, IBV_QP_STATE);
@@ -584,6 +627,11 @@ static void look_after(struct verbs_rail *rail, int64_t now)
 
 void pst_verbs_rail_tick(struct verbs_rail *rail, int64_t now)
 {
+	if (rail->orphan) {
+		if (rail->async != PST_CAUSE_PORT_DOWN)
+			pst_verbs_rail_end(rail);
+		return;
+	}
 	if (rail->state == RAIL_UP && !rail->link->closing)
 		look_after(rail, now);
 	if (rail->state == RAIL_SETUP && now >= rail->deadline)

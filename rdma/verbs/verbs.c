@@ -59,4 +59,5 @@ const struct pst_fabric_ops pst_verbs_ops = {
 	.link_grant = pst_verbs_link_grant,
 	.link_post = pst_verbs_link_post,
 	.link_room = pst_verbs_link_room,
+	.link_info = pst_verbs_link_info,
 };

@@ -3,27 +3,31 @@
  * verbs.h - the inside of the verbs fabric: its objects and which file does what.
  *
  *	verbs.c		the table of functions, the fabric
- *	lib.c	the libraries	dev.c	the devices
+ *	lib.c		the libraries
+ *	dev.c		the devices
  *	region.c	registering memory
- *	cq.c	polling, sleeping and waking; what takes its time
- *	rail.c	one queue pair: posting, what its completions say, its end
- *	cm.c	connecting one; setup.c	listener; connect.c	connector
- *	link.c	a link: requests, their order, its death
- *	issue.c	requests become work requests, over one rail or several
- *	frame.c	frames: order, acks, what came broken
- *	grant.c	keys: memory windows
- *	async.c	what devices say by themselves
- *	cause.c	what their codes mean
+ *	cq.c		polling, sleeping and waking; what takes its time
+ *	rail.c		one queue pair: posting, what its completions say, its end
+ *	cm.c		connecting one
+ *	setup.c		listener and the set-up of what it accepts
+ *	connect.c	the connector's side of it
+ *	link.c		a link: requests, their order, its death
+ *	issue.c		requests become work requests, over one rail or several
+ *	frame.c		frames: order, acks, what came broken
+ *	grant.c		keys: memory windows
+ *	async.c		what devices say by themselves
+ *	cause.c		what their codes mean
+ *	none.c		in place of all of them, where their headers are not
  *
  * The model
  *   A link has a rail per way, a rail is one RC queue pair. A link's requests stand in a ring in
- *the order of posting; each becomes one work request or many (slices: over rails, pieces, the
- *largest message) and ends when all of them have. Ended ones leave the ring in order, into the ring
- *of completions that a poll hands out.
+ *   the order of posting; each becomes one work request or many (slices: over rails, pieces, the
+ *   largest message) and ends when all of them have. Ended ones leave the ring in order, into the
+ *   ring of completions that a poll hands out.
  *
  * Receives belong to each rail and not to one queue for all: what lets a peer send is a promise of
- * buffers to that peer, so a shared queue would need as many, and one peer's flood would be felt by
- *all.
+ * buffers to that peer, so a shared queue would need as many, and one peer's flood would be felt
+ * by all.
  *
  * Credits: everything of the peer's that uses up a receive buffer is numbered (frames by their seq,
  * hardware immediates by counting: a link of one rail is in order) but for a few frames that have
@@ -54,8 +58,6 @@
 #define VERBS_SLICE_MIN (128 << 10) /* smaller requests go over one rail */
 #define VERBS_SLICE_MAX (64 << 20)  /* so that progress is seen */
 #define VERBS_NEVER	INT64_MAX
-
-#define pst_container(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
 struct verbs_dev {
 	struct ibv_context *ctx; /* the fabric's own, so that a fork can open a fabric again */
@@ -180,6 +182,7 @@ struct verbs_rail {
 	uint8_t way;
 	uint8_t state;
 	bool reposting, connected;
+	bool orphan;		/* nothing is left of it but its connection */
 	bool broken;		/* something came back in error */
 	_Atomic uint32_t async; /* enum pst_cause that its device spoke of */
 	int64_t deadline;	/* ms: SETUP, DYING */
@@ -197,6 +200,7 @@ struct verbs_rail {
 	uint32_t reads;	  /* place behind the last read */
 	bool has_reads;
 	uint32_t max_inline;
+	uint32_t mtu;
 	uint64_t msg_max;  /* bytes of one work request */
 	uint32_t slices;   /* pieces of data under way, of links with several rails */
 	uint64_t load;	   /* and their bytes */
@@ -413,6 +417,7 @@ int64_t pst_verbs_now_ns(void); /* and ns */
 int pst_verbs_devs_open(struct pst_fabric *fab, struct pst_error *err);
 void pst_verbs_devs_close(struct pst_fabric *fab);
 struct verbs_dev *pst_verbs_dev(struct pst_fabric *fab, struct ibv_device *device);
+bool pst_verbs_port_is_active(struct ibv_context *ctx, uint8_t port);
 /* An address of @dev, to connect from. */
 bool pst_verbs_dev_address(const struct verbs_dev *dev, int family, struct sockaddr_storage *out);
 
@@ -448,8 +453,12 @@ void pst_verbs_ready(struct verbs_link *link);
 struct verbs_rail *pst_verbs_rail_new(struct verbs_cq *cq);
 /* The queue pair and its buffers, on the device that rail->id has; receives are posted. */
 int pst_verbs_rail_open(struct verbs_rail *rail);
-/* At once and for good; the link, if it has one, forgets it. */
+/*
+ * For good; it is no link's any more. Of one whose port is down the connection is kept until it is
+ * up, or the cq goes: a goodbye through a port that is down breaks the connection manager of rxe.
+ */
 void pst_verbs_rail_free(struct verbs_rail *rail);
+void pst_verbs_rail_end(struct verbs_rail *rail); /* the same, whatever its port is */
 /* It is to end: its queue pair goes to error, and when all came back it is dead. */
 void pst_verbs_rail_fail(struct verbs_rail *rail, uint32_t cause, const char *code);
 void pst_verbs_rail_tick(struct verbs_rail *rail, int64_t now);
@@ -516,6 +525,8 @@ int pst_verbs_connect(struct pst_cq *cq, const char *url, int timeout_ms, struct
 		      struct pst_error *err);
 void pst_verbs_retry_later(struct verbs_link *link, uint8_t way);
 void pst_verbs_retry_tick(struct verbs_link *link, int64_t now);
+/* Some way is as good as there: what the other side says last is on its way. */
+bool pst_verbs_retry_comes(const struct verbs_link *link);
 
 /* link.c */
 struct verbs_link *pst_verbs_link_new(struct verbs_cq *cq, uint8_t ways);
@@ -525,6 +536,7 @@ int pst_verbs_link_join(struct verbs_link *link, struct verbs_rail *rail);
 void pst_verbs_link_close(struct pst_link *link);
 int pst_verbs_link_post(struct pst_link *link, const struct pst_wr *wr, int n);
 int pst_verbs_link_room(struct pst_link *link, int timeout_ms);
+int pst_verbs_link_info(const struct pst_link *link, struct pst_link_info *out);
 bool pst_verbs_link_has_room(struct verbs_link *link);
 int pst_verbs_link_collect(struct verbs_link *link, struct pst_wc *wc, int n);
 void pst_verbs_link_fail(struct verbs_link *link, uint32_t cause, const char *rail,

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #define BATCH  32
-#define SMALL  8192	   /* requests above it are each worth a completion */
+#define SMALL  8192	   /* requests above it are each worth a post and a completion */
 #define WINDOW (64u << 10) /* small requests walk over this much memory */
 
 static uint64_t target(const struct flood *f, const struct perf_remote *r)
@@ -34,14 +34,15 @@ static void fill(const struct flood *f, const struct perf_remote *r, uint64_t nt
 	};
 }
 
+/* How many were posted, 0 when there was no room; or a failure. */
 static int post_some(struct flood *f, struct perf_remote *r)
 {
 	uint64_t last = target(f, r), depth = f->c->plan->depth,
 		 room = depth - (r->posted - r->done);
 	struct pst_wr wr[BATCH];
-	int n = 0, rc;
+	int n = 0, most = f->size > SMALL ? 1 : BATCH, rc;
 
-	while (n < BATCH && (uint64_t)n < room && r->posted + (uint64_t)n < last) {
+	while (n < most && (uint64_t)n < room && r->posted + (uint64_t)n < last) {
 		fill(f, r, r->posted + (uint64_t)n, last, &wr[n]);
 		n++;
 	}
@@ -52,7 +53,18 @@ static int post_some(struct flood *f, struct perf_remote *r)
 		return pst_fail(f->c->err, rc, "%s: %s", pst_link_peer(r->link),
 				*pst_link_why(r->link) ? pst_link_why(r->link) : strerror(-rc));
 	r->posted += (uint64_t)rc;
-	return 0;
+	return rc;
+}
+
+/* As perftest does it: as many as the depth allows, then a look at the completions. */
+static int post_all(struct flood *f, struct perf_remote *r)
+{
+	int rc;
+
+	do {
+		rc = post_some(f, r);
+	} while (rc > 0 && f->size > SMALL);
+	return rc < 0 ? rc : 0;
 }
 
 static int collect(struct flood *f)
@@ -118,7 +130,7 @@ int flood(struct flood *f, uint64_t iters, double seconds, struct peak *p)
 	}
 	while (!rc && !all_done(f)) {
 		for (unsigned int i = 0; !rc && i < f->c->n; i++)
-			rc = post_some(f, &f->c->remote[i]);
+			rc = post_all(f, &f->c->remote[i]);
 		if (!rc)
 			rc = collect(f);
 		if (p)

@@ -80,19 +80,27 @@ json_t *perf_json_row(const struct perf_plan *plan, const struct perf_row *row)
 
 json_t *perf_json_settings(const struct perf_plan *plan, const struct perf_client *c)
 {
+	struct pst_link_info info = {0};
 	struct utsname host = {0};
 	json_t *o = json_object();
 
 	uname(&host);
 	json_object_set_new(o, "test", json_string(plan->test->title));
 	json_object_set_new(o, "command", json_string(plan->test->name));
-	json_object_set_new(o, "Device", json_string(plan->dev ? plan->dev : ""));
+	if (c->n)
+		pst_link_info(c->remote[0].link, &info);
+	json_object_set_new(o, "Device",
+			    json_string(*info.device ? info.device
+					: plan->dev  ? plan->dev
+						     : ""));
 	json_object_set_new(o, "Transport_type", json_string(plan->fabric));
 	json_object_set_new(o, "Number_of_qps", json_integer(plan->links));
 	json_object_set_new(o, "TX_depth", json_integer(plan->depth));
 	json_object_set_new(o, "CQ_Moderation", json_integer(plan->moderation));
-	json_object_set_new(o, "Mtu", json_null());
-	json_object_set_new(o, "Max_inline_data", json_null());
+	json_object_set_new(o, "Mtu", info.mtu ? json_integer(info.mtu) : json_null());
+	json_object_set_new(o, "Max_inline_data",
+			    info.mtu ? json_integer(info.max_inline) : json_null());
+	json_object_set_new(o, "Number_of_rails", json_integer(info.rails));
 	json_object_set_new(o, "CRC", json_boolean(!plan->no_crc));
 	json_object_set_new(o, "timeout_ms", json_integer(plan->timeout_ms));
 	json_object_set_new(o, "completions", json_string(plan->event ? "event" : "poll"));

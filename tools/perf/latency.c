@@ -181,7 +181,13 @@ int perf_run_latency(struct perf_plan *plan, struct perf_report *report, struct 
 	uint64_t part = (most + 127) / 128 * 128;
 	enum perf_wire_test wire = plan->test->wire;
 	struct perf_want want = {
-		.test = wire, .remote = most < 8 ? 8 : most, .local = 2 * part, .links = 1};
+		.test = wire,
+		.remote = most < 8 ? 8 : most,
+		.local = 2 * part,
+		.links = 1,
+		/* a reader's server has nothing to do, and would only take a CPU's time */
+		.idle = wire == PERF_PASSIVE,
+	};
 	struct perf_client c;
 	struct trip t = {.c = &c};
 	int rc = perf_client_open(plan, &want, &c, err);

@@ -32,6 +32,17 @@ int perf_report_open(const struct perf_plan *plan, struct perf_report *r, struct
 	return 0;
 }
 
+static void print_path(FILE *out, const struct pst_link_info *info)
+{
+	if (info->mtu)
+		fprintf(out, " Mtu             : %u[B]\tMax inline data : %u[B]\n", info->mtu,
+			info->max_inline);
+	if (info->rails > 1)
+		fprintf(out, " Rails           : %u\n", info->rails);
+	if (info->conns)
+		fprintf(out, " Connections     : %u per link\n", info->conns);
+}
+
 static void print_memory(FILE *out, const struct perf_client *c)
 {
 	uint64_t page = c->plan->page ? c->plan->page : (uint64_t)sysconf(_SC_PAGESIZE);
@@ -80,16 +91,21 @@ static void print_shape(FILE *out, const struct perf_plan *plan)
 void perf_report_settings(struct perf_report *r, const struct perf_client *c)
 {
 	const struct perf_plan *plan = r->plan;
+	struct pst_link_info info = {0};
 	FILE *out = r->out;
 
 	if (r->headed)
 		return;
 	r->headed = true;
+	if (c->n)
+		pst_link_info(c->remote[0].link, &info);
 	json_decref(r->settings);
 	r->settings = perf_json_settings(plan, c);
 	fprintf(out, "%s\n                    %s\n", RULE, plan->test->title);
 	fprintf(out, " Fabric          : %s\t\tDevice          : %s\n", plan->fabric,
-		plan->dev ? plan->dev : "any");
+		*info.device ? info.device
+		: plan->dev  ? plan->dev
+			     : "any");
 	fprintf(out, " Number of qps   : %u\t\tTX depth        : %u\n", plan->links, plan->depth);
 	if (plan->test->kind == PERF_BANDWIDTH)
 		fprintf(out, " CQ Moderation   : %u\t\t", plan->moderation);
@@ -104,6 +120,7 @@ void perf_report_settings(struct perf_report *r, const struct perf_client *c)
 		fprintf(out, "%u[ms]\n", plan->timeout_ms);
 	else
 		fprintf(out, "the fabric's\n");
+	print_path(out, &info);
 	print_memory(out, c);
 	print_cpus(out, plan);
 	print_shape(out, plan);
