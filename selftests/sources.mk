@@ -79,8 +79,10 @@ selftests-vm := \
 ifneq ($(rdma-has-verbs),)
 selftests-vm += \
 	rdma/verbs \
+	rdma/verbs_causes \
 	rdma/verbs_death \
 	rdma/verbs_fabric \
+	rdma/verbs_kills \
 	# EOL
 endif
 

@@ -63,6 +63,53 @@ static size_t length_of(int i)
 	return i % 2 ? edge[i / 2 % 10] : (size_t)(i * 37 % PST_MSG_MAX);
 }
 
+/* The rails of a link come up one by one. */
+static void rails_of(struct end *me, struct pst_link_info *info, uint32_t want)
+{
+	struct pst_wc wc;
+
+	for (int i = 0; i < 100; i++) {
+		ASSERT_EQ(0, pst_link_info(me->link, info));
+		if (info->rails >= want)
+			return;
+		EXPECT_EQ(0, pst_cq_wait(me->cq, &wc, 1, 50));
+	}
+}
+
+static void wait_for_word(struct end *peer)
+{
+	char c;
+
+	hear(peer, &c, 1);
+}
+
+TEST_F(fabric, link_says_what_it_goes_over)
+{
+	bool two = strstr(variant->url, "rxe1,rxe3");
+	struct pst_link_info info;
+
+	pair_start_on(&self->pair, variant->url, variant->process, wait_for_word);
+	rails_of(self->me, &info, two ? 2 : 0);
+	if (!strncmp(variant->url, "verbs", 5)) {
+		EXPECT_STREQ(two ? "rxe1,rxe3" : "rxe1", info.device);
+		EXPECT_EQ(two ? 2 : 1, (int)info.rails);
+		EXPECT_EQ(4096, (int)info.mtu);
+		EXPECT_LE(16, (int)info.max_inline);
+		EXPECT_EQ(0, (int)info.conns);
+	} else {
+		bool shm = !strncmp(variant->url, "shm", 3);
+
+		EXPECT_STREQ(shm ? "memory" : "", info.device);
+		EXPECT_EQ(shm ? 0 : strstr(variant->url, "conns=3") ? 3 : 1, (int)info.conns);
+		EXPECT_EQ(0, (int)(info.rails + info.mtu + info.max_inline));
+	}
+	say(self->me, "m", 1);
+	expect(self->me, PST_WC_DOWN);
+	info.mtu = 7;
+	EXPECT_EQ(-ENOTCONN, pst_link_info(self->me->link, &info));
+	EXPECT_EQ(7, (int)info.mtu);
+}
+
 static void hear_1000(struct end *peer)
 {
 	for (int i = 0; i < 1000; i++) {

@@ -48,7 +48,16 @@ static inline struct leak leak_now(void)
 }
 
 /* Libraries keep a little for themselves, once; what grows with each link is far more. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define LEAK_MAPS 100000 /* a sanitizer maps what it needs for itself */
+#endif
+#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define LEAK_MAPS 100000
+#endif
+#ifndef LEAK_MAPS
 #define LEAK_MAPS 32
+#endif
 #define LEAK_HEAP (512 * 1024)
 
 static inline bool leak_none(const struct leak *before)
