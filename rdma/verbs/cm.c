@@ -207,12 +207,14 @@ static void rejected(struct verbs_rail *rail, int status)
 
 static void disconnected(struct verbs_rail *rail)
 {
+	bool ended = rail->state >= RAIL_DYING; /* then it answers our own goodbye */
+
 	/* What its queue pair said before is the better reason. */
 	pst_verbs_progress(rail->cq);
 	if (rail->state == RAIL_SETUP && !rail->settled)
 		fail_settle(rail, -ECONNRESET, "the other side hung up");
 	/* A peer that is gone does not answer: that it went is the better reason. */
-	if (rail->cause == PST_CAUSE_RETRY_EXC || rail->cause == PST_CAUSE_FLUSHED)
+	if (rail->cause == PST_CAUSE_RETRY_EXC || (rail->cause == PST_CAUSE_FLUSHED && !ended))
 		rail->cause = PST_CAUSE_PEER_CLOSED;
 	pst_verbs_rail_fail(rail, PST_CAUSE_PEER_CLOSED, NULL);
 }
