@@ -131,6 +131,7 @@ selftests-lib := \
 selftests-slow := \
 	rdma/kills \
 	rdma/shm_sleep \
+	rdma/tcp \
 	tools/bad_checkpoint \
 	tools/generate \
 	tools/limits \
