@@ -108,11 +108,12 @@ $(O)/flags:
 	@mkdir -p $(@D)
 	@printf '%s\n' '$(flags)' >$@
 # The same for what the library is made of, so that a source taken out is really out.
-ifneq ($(strip $(file <$(O)/objects)),$(strip $(lib-o)))
+# Named from the build folder on, which may be written in more ways than one.
+ifneq ($(strip $(file <$(O)/objects)),$(strip $(lib-o:$(O)/%=%)))
 $(O)/objects: FORCE
 endif
 $(O)/objects: $(O)/flags
-	@printf '%s\n' '$(lib-o)' >$@
+	@printf '%s\n' '$(lib-o:$(O)/%=%)' >$@
 FORCE:
 
 # Asked once per build folder: is all there to build, and which parts will be off, and why.

@@ -57,6 +57,9 @@ holds()
 
 check "puts listed sources into the library" holds "one.o two.o " "probe/one.c probe/two.c"
 check "takes a source that is no longer listed out" holds "two.o " "probe/two.c"
+# Tests call make with the folder's whole path, beside others that run what is in it.
+check "builds nothing for another spelling of the folder" builds " " kernels-y= kernels-ref= runtime-y= \
+	rdma-y="probe/two.c" O=../o ../o/libpenstock.a
 check "writes nothing into the source tree" none find "$tmp/src" -newer "$tmp/before" \
 	! -path "$tmp/src/probe/probe.h" -type f
 
