@@ -55,7 +55,8 @@ int pst_reach_servers(struct pst_launch *l, struct pst_client_options *co, struc
 		int64_t left = began + timeout_ms - now_ms();
 		struct pst_error why = {0};
 
-		co->timeout_ms = left < ms ? (int)left : ms;
+		/* one below 0 would be for ever */
+		co->timeout_ms = left < 0 ? 0 : left < ms ? (int)left : ms;
 		rc = pst_client_open(co, out, &why);
 		if (!rc)
 			return 0;
