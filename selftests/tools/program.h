@@ -16,12 +16,19 @@
 
 #define NOBODY 65534 /* who runs what must not be run as root */
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_THREAD__)
+#define SANITIZED_THREADS 1
+#elif defined(__SANITIZE_ADDRESS__)
 #define SANITIZED 1
 #elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#if __has_feature(thread_sanitizer)
+#define SANITIZED_THREADS 1
+#elif __has_feature(address_sanitizer)
 #define SANITIZED 1
 #endif
+#endif
+#ifdef SANITIZED_THREADS
+#define SANITIZED 1
 #endif
 #ifndef SANITIZED
 #define SANITIZED 0

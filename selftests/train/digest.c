@@ -26,7 +26,9 @@ FIXTURE_VARIANT(placement)
 	const char *how;
 };
 FIXTURE_VARIANT_ADD(placement, embedded){"--embedded"};
+#ifndef SANITIZED_THREADS /* they are all in the other one's process, too */
 FIXTURE_VARIANT_ADD(placement, processes){""};
+#endif
 FIXTURE_SETUP(placement)
 {
 	(void)self;
@@ -118,6 +120,8 @@ static void expect_another(const char *command)
 TEST(another_run_has_another_digest)
 {
 	expect_another("--seed 2");
+	if (SANITIZED) /* the same code with other numbers */
+		return;
 	expect_another("--steps 19");
 	expect_another("--lr 0.0031");
 	expect_another("--batch 3");

@@ -24,7 +24,9 @@ FIXTURE_VARIANT(hosts)
 	bool key;
 };
 FIXTURE_VARIANT_ADD(hosts, shm){.fabric = "shm", .none = "shm://penstock-nobody"};
+#if !SANITIZED /* which are slow, and tcp is as far */
 FIXTURE_VARIANT_ADD(hosts, far){.fabric = "shm?map=0", .none = "shm://penstock-nobody"};
+#endif
 FIXTURE_VARIANT_ADD(hosts, tcp){
 	.fabric = "tcp", .listen = "tcp://127.0.0.1:0", .none = "tcp://127.0.0.1:9", .key = true};
 

