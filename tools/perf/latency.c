@@ -53,7 +53,7 @@ static int post(struct trip *t)
 static int begin(struct trip *t)
 {
 	if (t->wr.op == PST_WR_WRITE)
-		((unsigned char *)t->wr.local_addr)[t->size - 1] = t->next;
+		perf_mark(t->wr.local_addr, t->size, t->next);
 	return post(t);
 }
 

@@ -27,6 +27,7 @@
 
 #include <jansson.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/types.h>
 
 #define PERF_PORT     18515
@@ -136,6 +137,20 @@ static inline void perf_watch_seen(struct perf_watch *w, unsigned int at)
 	else if (w->spins < 1024)
 		w->spins *= 2;
 	w->polled = false;
+}
+
+/*
+ * Set the last byte of @size at @at, which says whose turn it is; with it the bytes before it, by one
+ * store where it can be: a load of eight bytes waits for a store of one of them.
+ */
+static inline void perf_mark(unsigned char *at, uint64_t size, uint8_t mark)
+{
+	uint64_t eight = mark * 0x0101010101010101u;
+
+	if (size >= sizeof(eight))
+		memcpy(at + size - sizeof(eight), &eight, sizeof(eight));
+	else
+		at[size - 1] = mark;
 }
 
 /* Keep this thread on @cpu; -1: do nothing. */

@@ -32,6 +32,7 @@ struct session {
 	uint64_t size, count, bytes;
 	float *sum;
 	unsigned char *in, *out; /* WRITE_BACK */
+	struct pst_wr back;	 /* from one to the other side */
 };
 
 struct server {
@@ -205,6 +206,14 @@ static void take_start(struct server *srv, struct session *s, const void *msg)
 	s->count = 0;
 	s->bytes = 0;
 	s->next = 1;
+	s->back = (struct pst_wr){
+		.op = PST_WR_WRITE,
+		.local = s->memory.region,
+		.local_addr = s->out,
+		.key = s->hello.key,
+		.remote_off = s->hello.base,
+		.len = s->size,
+	};
 	perf_watch_start(&s->watch);
 	if (s->hello.test == PERF_WRITE_BACK)
 		__atomic_store_n(&s->in[s->size - 1], 0, __ATOMIC_RELEASE);
@@ -327,21 +336,13 @@ static void take(struct server *srv, const struct pst_wc *wc)
 /* Look some times whether the client's write is there; true when it was. */
 static bool write_back(struct server *srv, struct session *s)
 {
-	struct pst_wr wr = {
-		.op = PST_WR_WRITE,
-		.local = s->memory.region,
-		.local_addr = s->out,
-		.key = s->hello.key,
-		.remote_off = s->hello.base,
-		.len = s->size,
-	};
 	const unsigned char *last = &s->in[s->size - 1];
 
 	for (unsigned int i = 0; i < s->watch.spins; i++) {
 		if (__atomic_load_n(last, __ATOMIC_ACQUIRE) != s->next)
 			continue;
-		s->out[s->size - 1] = s->next++;
-		post(srv, s, &wr);
+		perf_mark(s->out, s->size, s->next++);
+		post(srv, s, &s->back);
 		perf_watch_seen(&s->watch, i);
 		s->count++;
 		return true;
