@@ -82,8 +82,11 @@ selftests-vm += \
 	rdma/verbs_causes \
 	rdma/verbs_death \
 	rdma/verbs_fabric \
+	rdma/verbs_hostile \
 	rdma/verbs_kills \
 	# EOL
+# whose hostile peer is made of the libraries alone
+$(O)/selftests/rdma/verbs_hostile: ldlibs += -lrdmacm -libverbs
 endif
 
 # and scripts

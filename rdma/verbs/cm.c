@@ -90,6 +90,8 @@ void pst_verbs_handshake(struct verbs_rail *rail, const void *msg, size_t len)
 	if (rail->settled)
 		return;
 	rc = pst_handshake_take(&rail->hs, msg, len, &rail->err);
+	if (rc < 0)
+		pst_handshake_refuse(&rail->hs, rc, NULL); /* of a server */
 	if (rc == 1 && rail->client)
 		pst_verbs_settle(rail, 0);
 	else if (rc == 1)
