@@ -274,8 +274,11 @@ struct verbs_taken *pst_verbs_find(struct verbs_link *link, const struct pst_key
 {
 	for (unsigned int i = 0; i < link->ntaken; i++) {
 		/* from the last one that was used, round */
-		unsigned int at = (link->last + i) % link->ntaken;
-		struct verbs_taken *t = &link->taken[at];
+		unsigned int at = link->last + i;
+		struct verbs_taken *t;
+
+		at -= at >= link->ntaken ? link->ntaken : 0;
+		t = &link->taken[at];
 
 		if (t->key.k[0] == key->k[0] && t->key.k[1] == key->k[1]) {
 			link->last = at;

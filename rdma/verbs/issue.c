@@ -75,11 +75,22 @@ static bool must_wait(const struct verbs_link *link, const struct verbs_req *req
 	return false;
 }
 
+/* Which piece @off is in, and how far it is to that one's end. Mostly there is one: no division. */
+static uint64_t piece_of(uint64_t off, uint64_t chunk, unsigned int pieces, uint64_t *rest)
+{
+	uint64_t piece = pieces == 1 ? 0 : off / chunk;
+
+	*rest = (piece + 1) * chunk - off;
+	return piece;
+}
+
 static uint32_t rkey_of(const struct verbs_req *req, const struct verbs_rail *rail, uint64_t off)
 {
 	const struct verbs_taken *t = req->taken;
+	uint64_t rest;
 
-	return t->rkey[rail->way * t->pieces + (req->remote_off + off) / t->chunk];
+	return t->rkey[rail->way * t->pieces +
+		       piece_of(req->remote_off + off, t->chunk, t->pieces, &rest)];
 }
 
 /* How far from @off a work request can go: within pieces of both sides and the largest message. */
@@ -90,10 +101,12 @@ static uint64_t reach(const struct verbs_req *req, const struct verbs_rail *rail
 	const struct verbs_region *r = req->local->priv;
 	uint64_t remote = req->remote_off + off;
 	uint64_t local = (uintptr_t)req->local_addr + off - (uintptr_t)req->local->addr;
-	uint64_t len = least(left, least(VERBS_SLICE_MAX, rail->msg_max));
+	uint64_t len = least(left, least(VERBS_SLICE_MAX, rail->msg_max)), rest;
 
-	len = least(len, t->chunk - remote % t->chunk);
-	return least(len, r->chunk - local % r->chunk);
+	piece_of(remote, t->chunk, t->pieces, &rest);
+	len = least(len, rest);
+	piece_of(local, r->chunk, r->pieces, &rest);
+	return least(len, rest);
 }
 
 /* Post @len bytes at @off of @req. False: the local memory is not to be had on this device. */
@@ -111,6 +124,7 @@ static bool post_data(struct verbs_link *link, struct verbs_chain *chain, struct
 
 	if (len && !inlined) {
 		const struct verbs_region *r = req->local->priv;
+		uint64_t rest;
 
 		mr = pst_verbs_region_on(req->local, rail->dev, &rc);
 		if (!mr) {
@@ -118,7 +132,9 @@ static bool post_data(struct verbs_link *link, struct verbs_chain *chain, struct
 			req->status = pst_cause_row(req->cause)->status;
 			return false;
 		}
-		lkey = mr->mr[(uint64_t)(local - (char *)req->local->addr) / r->chunk]->lkey;
+		lkey = mr->mr[piece_of((uint64_t)(local - (char *)req->local->addr), r->chunk,
+				       r->pieces, &rest)]
+			       ->lkey;
 	}
 	wr = pst_verbs_chain(chain, rail, &wqe, wanted);
 	wr->sg_list[0] = (struct ibv_sge){(uintptr_t)local, (uint32_t)len, lkey};
@@ -215,9 +231,9 @@ static bool issue_bind(struct verbs_link *link, struct verbs_chain *chain, uint3
 
 static void count_data(struct verbs_link *link, const struct verbs_req *req)
 {
-	struct pst_fabric_counters *count = &link->base.cq->fab->count;
+	struct pst_fabric_counters *count = &link->base.cq->count;
 
-	pst_count(req->op == PST_WR_READ ? &count->read_bytes : &count->write_bytes, req->len);
+	pst_count_mine(req->op == PST_WR_READ ? &count->read_bytes : &count->write_bytes, req->len);
 }
 
 /* All of it over @rail. False: the rest must wait for room. */

@@ -187,14 +187,14 @@ static void put_message(struct verbs_link *link, const struct pst_wr *wr, struct
 
 	if (wr->len)
 		memcpy(frame + 1, wr->local_addr, wr->len);
-	pst_count(&counters(link)->messages, 1);
+	pst_count_mine(&link->base.cq->count.messages, 1);
 }
 
 static void put_imm(struct verbs_link *link, const struct pst_wr *wr, struct verbs_req *req)
 {
 	struct pst_frame *frame;
 
-	pst_count(&counters(link)->immediates, 1);
+	pst_count_mine(&link->base.cq->count.immediates, 1);
 	if (link->ways == 1) {
 		req->seq = ++link->tx_seq;
 		link->sent[req->seq % VERBS_WINDOW] = (struct verbs_sent){0};

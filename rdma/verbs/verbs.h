@@ -134,9 +134,10 @@ struct verbs_cq {
 	struct rdma_event_channel *cm;
 	_Atomic bool async; /* some rail has verbs_rail.async set */
 	bool woken;
-	unsigned int polls; /* since the sockets were looked at */
-	int64_t looked;	    /* and when, in coarse ns */
-	int64_t tick_at;    /* ms */
+	unsigned int polls;	    /* since the sockets were looked at */
+	unsigned int skip, skipped; /* polls that do not look at the clock */
+	int64_t looked;		    /* and when, in coarse ns */
+	int64_t tick_at;	    /* ms */
 	unsigned int nccq, nrails, generation;
 	struct verbs_rail **rail; /* by the low bits of its number */
 	TAILQ_HEAD(, verbs_link) links;
