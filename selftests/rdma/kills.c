@@ -423,6 +423,8 @@ static void client_link(struct client *c)
 		alive = take(c, 1);
 	}
 	/* nobody but the server can have ended it */
+	if (!alive && epoch == atomic_load(&board->epoch))
+		printf("# the link ended: %s\n", pst_link_why(c->link));
 	CHECK(alive || epoch != atomic_load(&board->epoch));
 	pst_link_close(c->link);
 	memset(c->busy, 0, sizeof(c->busy));
