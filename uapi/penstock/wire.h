@@ -397,6 +397,8 @@ struct pst_wire_server {
  * @max_rows: most rows that one layer can have
  * @servers: how many
  * @reserved: 0
+ *
+ * ESHUTDOWN: the worker drains, and takes no engine any more.
  */
 struct pst_msg_worker_setup {
 	struct pst_msg hdr;
@@ -443,7 +445,9 @@ enum {
  * @reserved: 0
  *
  * Answered when the results are in place and, backward, the weight gradients
- * are on their servers, which have said so where they were pushed.
+ * are on their servers, which have said so where they were pushed. ESHUTDOWN: the worker
+ * drains. It has done nothing of this request and will do nothing more: the engine closes the
+ * link and asks others.
  */
 struct pst_msg_experts {
 	struct pst_msg hdr;
