@@ -21,6 +21,8 @@
 
 #include "kernels/op.h"
 
+#include <stdbool.h>
+
 /* clang-format off */
 #define PST_OP_ID(name, ret, args) PST_OP_##name,
 enum pst_op { PST_OPS(PST_OP_ID, float) PST_OP_COUNT };
@@ -40,6 +42,9 @@ struct pst_agree_shape {
 extern const struct pst_agree_shape pst_agree_shapes[];
 extern const size_t pst_agree_nshapes;
 
+/* One of any size up to a few hundred, another for each seed. */
+struct pst_agree_shape pst_agree_any_shape(uint64_t seed);
+
 struct pst_agree_result {
 	double error;	/* the worst relative L2 error that was seen */
 	char text[240]; /* what does not agree, "" if all does */
@@ -56,6 +61,30 @@ const char *pst_op_name(enum pst_op op);
  */
 int pst_agree_op(const struct pst_ops *ops, enum pst_op op, const struct pst_agree_shape *shapes,
 		 size_t nshapes, uint64_t seed, double gate, struct pst_agree_result *res);
+
+/*
+ * The same for one shape, with buffers that end, and then that begin, at a page that cannot be
+ * touched: a kernel that reaches around them gets SIGSEGV, if what it reads there shows or not. A
+ * handler on its thread asks pst_agree_stray() for what lies at si_addr: true if that is
+ * such a page, and then @res says whose. It cannot go back into the trial.
+ */
+int pst_agree_guarded(const struct pst_ops *ops, enum pst_op op,
+		      const struct pst_agree_shape *shape, uint64_t seed,
+		      struct pst_agree_result *res);
+bool pst_agree_stray(const void *at, struct pst_agree_result *res);
+
+/* Work as large as a layer's, where ops are timed: a few rows, and many. */
+extern const struct pst_agree_shape pst_agree_speed_shapes[];
+extern const size_t pst_agree_nspeed_shapes;
+
+/*
+ * The CPU time that @ops takes for @op, as a part of what @other takes for the same: the median
+ * over pairs of calls that follow each other, the worst over all flags, into *@ratio. What seems
+ * slower is timed up to four times, and the best counts. Errors as of pst_agree_op(), but for
+ * -EDOM: nothing is held against ref.
+ */
+int pst_agree_speed(const struct pst_ops *ops, const struct pst_ops *other, enum pst_op op,
+		    const struct pst_agree_shape *shape, uint64_t seed, double *ratio);
 
 /* All that @ops has, in the order of PST_OPS, into res[PST_OP_COUNT]: 0 or the first failure. */
 int pst_agree_table(const struct pst_ops *ops, const struct pst_agree_shape *shapes, size_t nshapes,

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 kernels-y := \
 	kernels/agree.c \
+	kernels/buffer.c \
 	kernels/registry.c \
+	kernels/speed.c \
+	kernels/table.c \
 	kernels/trial.c \
 	# EOL
 

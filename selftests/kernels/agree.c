@@ -2,8 +2,11 @@
 /* The vector kernels against ref, and the check itself against kernels that are wrong. */
 #include "selftests/lib/test.h"
 
-#include "kernels/agree.h"
+#include "kernels/image.h"
+#include "kernels/table.h"
 #include "kernels/trial.h"
+
+#include <setjmp.h>
 
 static const uint64_t seed = 20241;
 static const struct pst_agree_shape some[] = {{9, 43, 7}, {31, 8, 3}};
@@ -264,6 +267,167 @@ TEST(a_table_goes_on_after_a_kernel_that_disagrees)
 	EXPECT_EQ(-EDOM, pst_agree_table(&ops, some, 2, seed, res));
 	for (int op = 0; op < PST_OP_COUNT; op++)
 		EXPECT_EQ(op == PST_OP_add, res[op].text[0] != 0);
+}
+
+/* What reaches around a buffer dies of it, and a handler is told whose that was. */
+static sigjmp_buf back;
+static struct pst_agree_result stray;
+
+static void on_fault(int sig, siginfo_t *info, void *context)
+{
+	(void)context;
+	siglongjmp(back, pst_agree_stray(info->si_addr, &stray) ? 1 : sig);
+}
+
+static void guarded_add(pst_add_fn *add, const char *says)
+{
+	struct sigaction sa = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
+	struct pst_ops ops = *pst_ops_ref();
+	struct pst_agree_result res = {0};
+
+	ops.add = add;
+	sigaction(SIGSEGV, &sa, NULL);
+	switch (sigsetjmp(back, 1)) {
+	case 0:
+		EXPECT_EQ(0, pst_agree_guarded(&ops, PST_OP_add, some, seed, &res));
+		EXPECT_STREQ("", says);
+		break;
+	case 1:
+		printf("# %s\n", stray.text);
+		EXPECT_TRUE(strstr(stray.text, says) && *says);
+		break;
+	default:
+		EXPECT_STREQ("", "a fault elsewhere");
+	}
+}
+
+/* Reads that change nothing: no fence of bytes can see them. */
+static volatile float sink;
+
+static void add_looks_ahead(float *y, const float *x, size_t n)
+{
+	pst_ops_ref()->add(y, x, n);
+	sink = x[n];
+}
+
+static void add_looks_back(float *y, const float *x, size_t n)
+{
+	pst_ops_ref()->add(y, x, n);
+	sink = x[-1];
+}
+
+static int *volatile nowhere = (int *)64;
+
+static void add_crashes(float *y, const float *x, size_t n)
+{
+	pst_ops_ref()->add(y, x, n);
+	*nowhere = 1;
+}
+
+TEST(a_guard_sees_who_only_looks)
+{
+	guarded_add(pst_ops_ref()->add, "");
+	guarded_add(add_looks_ahead, "add: reaches 1 bytes behind an input (m 9, n 43, k 7");
+	guarded_add(add_looks_back, "add: reaches 4 bytes before an input");
+	guarded_add(add_past_the_end, "add: reaches 1 bytes behind an output");
+}
+
+TEST(a_fault_elsewhere_is_no_stray)
+{
+	struct sigaction sa = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
+	struct pst_ops ops = *pst_ops_ref();
+	struct pst_agree_result res = {0};
+	int far = 0;
+
+	EXPECT_FALSE(pst_agree_stray(&far, &res));
+	ops.add = add_crashes;
+	sigaction(SIGSEGV, &sa, NULL);
+	if (!sigsetjmp(back, 1))
+		pst_agree_guarded(&ops, PST_OP_add, some, seed, &res);
+	else
+		far = 1;
+	EXPECT_EQ(1, far);
+	EXPECT_STREQ("", stray.text);
+}
+
+/* No kernel of ours reaches around its buffers. */
+TEST(every_kernel_of_this_cpu_stays_inside)
+{
+	struct pst_agree_result res;
+
+	for (int op = 0; op < PST_OP_COUNT; op++)
+		for (size_t i = 0; i < pst_agree_nshapes; i++) {
+			int rc = pst_agree_guarded(pst_ops_cpu(), (enum pst_op)op,
+						   pst_agree_shapes + i, seed, &res);
+
+			EXPECT_EQ(0, rc);
+			EXPECT_STREQ("", rc ? res.text : "");
+		}
+}
+
+static void add_thrice(float *y, const float *x, size_t n)
+{
+	for (int i = 0; i < 3; i++)
+		pst_ops_ref()->add(y, x, n);
+}
+
+/* How slow is a matter of the machine; that three calls take more time than one is not. */
+TEST(a_slower_kernel_is_seen)
+{
+	struct pst_ops ops = *pst_ops_ref();
+	double same = 0, slow = 0;
+
+	ops.add = add_thrice;
+	for (size_t i = 0; i < pst_agree_nspeed_shapes; i++) {
+		const struct pst_agree_shape *shape = pst_agree_speed_shapes + i;
+
+		EXPECT_EQ(0, pst_agree_speed(pst_ops_ref(), pst_ops_ref(), PST_OP_add, shape, seed,
+					     &same));
+		EXPECT_EQ(0, pst_agree_speed(&ops, pst_ops_ref(), PST_OP_add, shape, seed, &slow));
+		EXPECT_TRUE(slow > same);
+		printf("# same %.3f, three times %.3f\n", same, slow);
+	}
+}
+
+TEST(every_op_can_be_timed)
+{
+	const struct pst_ops *ops = pst_ops_cpu();
+	double ratio;
+
+	for (int op = 0; op < PST_OP_COUNT; op++) {
+		ratio = 0;
+		EXPECT_EQ(0, pst_agree_speed(ops, ops, (enum pst_op)op, pst_agree_speed_shapes,
+					     seed, &ratio));
+		EXPECT_TRUE(ratio > 0);
+	}
+	EXPECT_EQ(-EINVAL, pst_agree_speed(ops, ops, PST_OP_COUNT, some, seed, &ratio));
+	EXPECT_EQ(-ENOSYS,
+		  pst_agree_speed(&(struct pst_ops){0}, ops, PST_OP_add, some, seed, &ratio));
+}
+
+TEST(ops_are_found_by_name_and_number)
+{
+	struct pst_ops ops = *pst_ops_ref();
+
+	EXPECT_EQ(PST_OP_rope, (int)pst_op_find("rope"));
+	EXPECT_EQ(PST_OP_COUNT, (int)pst_op_find("ropes"));
+	EXPECT_EQ(PST_OP_COUNT, (int)pst_op_find(""));
+	EXPECT_STREQ("void (float *y, const float *x, size_t n)", pst_op_signature(PST_OP_add));
+	EXPECT_STREQ("double (const float *x, size_t n)", pst_op_signature(PST_OP_sumsq));
+	EXPECT_TRUE(!pst_op_signature(PST_OP_COUNT) && !pst_op_abi(PST_OP_COUNT));
+	for (int a = 0; a < PST_OP_COUNT; a++)
+		for (int b = 0; b < a; b++)
+			EXPECT_NE(pst_op_abi((enum pst_op)a), pst_op_abi((enum pst_op)b));
+	pst_ops_put(&ops, PST_OP_add, (pst_any_fn *)add_wrong);
+	EXPECT_TRUE(ops.add == add_wrong);
+	EXPECT_TRUE(pst_ops_get(&ops, PST_OP_add) == (pst_any_fn *)add_wrong);
+	EXPECT_TRUE(!pst_ops_get(&ops, PST_OP_COUNT));
+}
+
+/* Signed manifests say it, so it must not change with a compiler. */
+TEST(an_abi_is_the_same_everywhere)
+{
+	EXPECT_EQ(8761574940391834669ll, (long long)pst_op_abi(PST_OP_add));
 }
 
 TEST(ref_can_be_asked_for)
