@@ -78,6 +78,11 @@ struct pst_peer_options {
 	const char *const *server_at, *const *worker_at; /* lists, NULL: none */
 	size_t nserver_at, nworker_at;
 	uint32_t connect_timeout_ms; /* for servers and workers to appear */
+	/*
+	 * penstockd's socket, "" for the usual one: its workers and, if it has any, its servers are
+	 * used as if they were lists, and it is asked again when one is gone. NULL: none.
+	 */
+	const char *daemon;
 };
 
 /* Training */
@@ -277,12 +282,100 @@ PST_API int pst_server_run(struct pst_server *server, struct pst_error *err);
 PST_API void pst_server_end(struct pst_server *server); /* makes run return */
 PST_API void pst_server_free(struct pst_server *server);
 
+/* What a server did since it began. From any thread, while it runs or not. */
+struct pst_server_stat {
+	size_t size;
+	uint64_t pool_bytes, read_bytes; /* in its pools; read from disk */
+	uint64_t calls, busy_ns;
+	uint32_t tables, clients, threads;
+	int32_t node;
+	char note[256]; /* what is worse than asked, and what mends it; or empty */
+};
+PST_API int pst_server_stat(struct pst_server *server, struct pst_server_stat *out);
+
+/* Its part of a table. */
+struct pst_table_stat {
+	size_t size;
+	uint32_t number, tensors, clients;
+	uint64_t bytes, state_bytes, version, pushed;
+	char name[32];
+};
+/* The part with the lowest number above @io->number; -ENOENT: there is none. From any thread. */
+PST_API int pst_server_table(struct pst_server *server, struct pst_table_stat *io);
+
 PST_API int pst_worker_begin(const struct pst_serve_options *opts, struct pst_worker **out,
 			     struct pst_error *err);
 PST_API const char *pst_worker_url(const struct pst_worker *worker);
 PST_API int pst_worker_run(struct pst_worker *worker, struct pst_error *err);
 PST_API void pst_worker_end(struct pst_worker *worker); /* makes run return */
 PST_API void pst_worker_free(struct pst_worker *worker);
+
+/*
+ * Tell engines to go elsewhere and take no new ones; run returns 0 when the last has left.
+ * From any thread.
+ */
+PST_API void pst_worker_drain(struct pst_worker *worker);
+
+/* What a worker did since it began. From any thread, while it runs or not. */
+struct pst_worker_stat {
+	size_t size;
+	uint64_t rows, calls, busy_ns;
+	uint64_t busy_since_ns; /* CLOCK_MONOTONIC, of what it computes now; 0: nothing */
+	uint64_t pulled, moved, copied;
+	uint32_t engines, threads, draining;
+	int32_t node;
+	char kernels[16]; /* built in */
+	char note[256];
+};
+PST_API int pst_worker_stat(struct pst_worker *worker, struct pst_worker_stat *out);
+
+/* An expert as a worker has it, over all engines that it serves. */
+struct pst_expert_stat {
+	size_t size;
+	uint32_t layer, index;
+	uint64_t bytes, rows, pulled;
+	uint32_t copied, pinned; /* 1: it has a copy, or has it mapped; 1: it keeps it */
+};
+/*
+ * The next behind (@io->layer, @io->index) in the order of layers and indices; (~0, ~0) begins.
+ * -ENOENT: there is none. From any thread.
+ */
+PST_API int pst_worker_expert(struct pst_worker *worker, struct pst_expert_stat *io);
+/* PST_EXPERT_* of penstock/ioctl.h, with the errors that are named there. From any thread. */
+PST_API int pst_worker_place(struct pst_worker *worker, uint32_t layer, uint32_t index,
+			     uint32_t order, struct pst_error *err);
+
+/*
+ * Serve @op by the kernel in the shared object @image (kernels/image.h) from the next call on;
+ * calls that run end with the old one. @image -1: by what is built in. The descriptor stays the
+ * caller's. It is not tried here. -ENOEXEC with why. From any thread.
+ */
+PST_API int pst_worker_bind(struct pst_worker *worker, const char *op, int image,
+			    struct pst_error *err);
+/*
+ * Hold what serves @op against ref, on inputs made of @seed: 0 or -EDOM; *@error is the worst
+ * relative error. From any thread.
+ */
+PST_API int pst_worker_check(struct pst_worker *worker, const char *op, uint64_t seed,
+			     double *error, struct pst_error *err);
+
+/* Control: asking and ordering penstockd and penstock.ko (penstock/ioctl.h) */
+
+struct pst_control;
+
+/*
+ * @door: a daemon's socket, or /dev/penstock; NULL: $PENSTOCK_SOCKET or the usual socket, and
+ * the module for what the daemon does not serve, or when there is no daemon. -ECONNREFUSED,
+ * -ENOENT: there is neither.
+ */
+PST_API int pst_control_open(const char *door, struct pst_control **out, struct pst_error *err);
+PST_API void pst_control_close(struct pst_control *control); /* NULL is fine */
+/*
+ * As ioctl(2) with PST_IOC_*: @cmd is PST_CMD_*, @arg its struct. 0 or -errno as penstock/ioctl.h
+ * says, with the door's sentence in @err; also -ECONNRESET when the daemon is gone (open again).
+ */
+PST_API int pst_control_call(struct pst_control *control, uint32_t cmd, void *arg,
+			     struct pst_error *err);
 
 #ifdef __cplusplus
 }

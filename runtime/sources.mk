@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 runtime-y := \
+	runtime/control/control.c \
 	runtime/describe.c \
+	runtime/device/bind.c \
 	runtime/device/cpu.c \
 	runtime/device/gemm.c \
+	runtime/device/image.c \
 	runtime/device/mlp.c \
 	runtime/device/node.c \
 	runtime/host.c \
@@ -14,6 +17,7 @@ runtime-y := \
 	runtime/io/loader_uring.c \
 	runtime/io/safetensors.c \
 	runtime/io/safetensors_write.c \
+	runtime/launch/daemon.c \
 	runtime/launch/launch.c \
 	runtime/launch/process.c \
 	runtime/launch/reach.c \
@@ -42,8 +46,12 @@ runtime-y := \
 	runtime/moe/engine.c \
 	runtime/moe/session.c \
 	runtime/moe/session_far.c \
+	runtime/moe/session_place.c \
 	runtime/moe/session_run.c \
+	runtime/moe/tally.c \
 	runtime/moe/worker.c \
+	runtime/moe/worker_bind.c \
+	runtime/moe/worker_place.c \
 	runtime/penstock.c \
 	runtime/serve/generator.c \
 	runtime/serve/inspect.c \
@@ -57,6 +65,7 @@ runtime-y := \
 	runtime/store/region.c \
 	runtime/store/rpc.c \
 	runtime/store/server.c \
+	runtime/store/server_stat.c \
 	runtime/store/server_step.c \
 	runtime/store/server_table.c \
 	runtime/store/shard.c \
@@ -73,4 +82,13 @@ runtime-y := \
 	runtime/train/save.c \
 	runtime/train/schedule.c \
 	runtime/train/step.c \
+	# EOL
+
+# the optional module, which the kernel's own build makes (Kbuild)
+runtime-kmod := \
+	runtime/mem/kmod/dmabuf.c \
+	runtime/mem/kmod/door.c \
+	runtime/mem/kmod/pages.c \
+	runtime/mem/kmod/pool.c \
+	runtime/mem/kmod/quota.c \
 	# EOL

@@ -9,6 +9,7 @@
  * waits for tasks, not for threads. While tasks are left the job is not
  * rewritten, so what was read between load and swap belongs together.
  */
+#include "runtime/device/bind.h"
 #include "runtime/device/device.h"
 #include "runtime/device/team.h"
 
@@ -28,7 +29,7 @@
 #define MAX_THREADS 1024
 
 struct pst_device {
-	const struct pst_ops *ops;
+	struct pst_bound ops;
 	unsigned int threads;
 	bool bound;
 	cpu_set_t cpus;
@@ -234,7 +235,6 @@ int pst_device_open_cpu(int node, unsigned int threads, struct pst_device **out,
 	if (!dev)
 		return pst_fail(err, -ENOMEM, "device: no memory for its book-keeping");
 	memset(dev, 0, sizeof(*dev));
-	dev->ops = pst_ops_cpu();
 	dev->threads = threads ? threads : (unsigned int)CPU_COUNT(&cpus);
 	dev->bound = node >= 0;
 	dev->cpus = cpus;
@@ -243,12 +243,18 @@ int pst_device_open_cpu(int node, unsigned int threads, struct pst_device **out,
 		rc = pst_fail(err, -ENOMEM, "device: no memory for %u threads", dev->threads);
 		goto free_dev;
 	}
+	if (pst_bound_init(&dev->ops, pst_ops_cpu())) {
+		rc = pst_fail(err, -ENOMEM, "device: no memory for its kernels");
+		goto free_workers;
+	}
 	rc = start_team(dev, err);
 	if (rc)
-		goto free_workers;
+		goto destroy_ops;
 	*out = dev;
 	return 0;
 
+destroy_ops:
+	pst_bound_destroy(&dev->ops);
 free_workers:
 	free(dev->workers);
 free_dev:
@@ -261,13 +267,34 @@ void pst_device_close(struct pst_device *dev)
 	if (!dev)
 		return;
 	stop_team(dev, dev->threads - 1);
+	pst_bound_destroy(&dev->ops);
 	free(dev->workers);
 	free(dev);
 }
 
 const struct pst_ops *pst_device_ops(const struct pst_device *dev)
 {
-	return dev->ops;
+	return pst_bound_ops(&dev->ops);
+}
+
+void pst_device_enter(struct pst_device *dev)
+{
+	pst_bound_enter(&dev->ops);
+}
+
+void pst_device_leave(struct pst_device *dev)
+{
+	pst_bound_leave(&dev->ops);
+}
+
+int pst_device_bind(struct pst_device *dev, enum pst_op op, struct pst_image *image)
+{
+	return pst_bound_set(&dev->ops, pst_ops_cpu(), op, image);
+}
+
+unsigned int pst_device_tables(struct pst_device *dev)
+{
+	return pst_bound_tables(&dev->ops);
 }
 
 unsigned int pst_device_threads(const struct pst_device *dev)

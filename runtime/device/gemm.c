@@ -64,8 +64,7 @@ void pst_device_gemm(struct pst_device *dev, bool ta, bool tb, size_t m, size_t 
 		     const float *a, size_t lda, const float *b, size_t ldb, float *c, size_t ldc,
 		     bool acc)
 {
-	struct gemm g = {.ops = pst_device_ops(dev),
-			 .ta = ta,
+	struct gemm g = {.ta = ta,
 			 .tb = tb,
 			 .acc = acc,
 			 .m = m,
@@ -81,5 +80,8 @@ void pst_device_gemm(struct pst_device *dev, bool ta, bool tb, size_t m, size_t 
 	if (!m || !n)
 		return;
 	cut(&g);
+	pst_device_enter(dev);
+	g.ops = pst_device_ops(dev);
 	pst_device_for(dev, count_blocks(&g), gemm_block, &g);
+	pst_device_leave(dev);
 }

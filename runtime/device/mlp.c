@@ -135,9 +135,12 @@ static void forward_rows(void *ctx, size_t task)
 void pst_mlp_forward(struct pst_device *dev, const struct pst_mlp_job *jobs, size_t njobs,
 		     float *scratch)
 {
-	struct mlp mlp = {pst_device_ops(dev), jobs, scratch};
+	struct mlp mlp = {.jobs = jobs, .scratch = scratch};
 
+	pst_device_enter(dev);
+	mlp.ops = pst_device_ops(dev);
 	pst_device_for(dev, count_tasks(jobs, njobs, row_blocks), forward_rows, &mlp);
+	pst_device_leave(dev);
 }
 
 /* The three parts of a job's backward scratch, each [rows, inter]. */
@@ -223,8 +226,11 @@ static void backward_weights(void *ctx, size_t task)
 void pst_mlp_backward(struct pst_device *dev, const struct pst_mlp_job *jobs, size_t njobs,
 		      float *scratch)
 {
-	struct mlp mlp = {pst_device_ops(dev), jobs, scratch};
+	struct mlp mlp = {.jobs = jobs, .scratch = scratch};
 
+	pst_device_enter(dev);
+	mlp.ops = pst_device_ops(dev);
 	pst_device_for(dev, count_tasks(jobs, njobs, row_blocks), backward_rows, &mlp);
 	pst_device_for(dev, count_tasks(jobs, njobs, weight_blocks), backward_weights, &mlp);
+	pst_device_leave(dev);
 }

@@ -2,6 +2,7 @@
 #include "runtime/launch/launch.h"
 
 #include "rdma/fail.h"
+#include "runtime/launch/daemon.h"
 #include "runtime/launch/process.h"
 #include "runtime/launch/where.h"
 #include "runtime/mem/pool.h"
@@ -32,7 +33,8 @@ struct part {
 	pthread_t thread;
 	bool running;
 	struct pst_process process;
-	bool away; /* others keep it */
+	bool away;    /* others keep it */
+	uint32_t pid; /* of one of the daemon's, when it was taken */
 	int again_ms;
 	int64_t not_before; /* when it may be looked for again */
 };
@@ -43,6 +45,8 @@ struct pst_launch {
 	uint32_t tag; /* makes names this run's own */
 	unsigned int born;
 	struct part *server, *worker;
+	char *daemon;	     /* NULL: none */
+	bool daemon_workers; /* are its */
 };
 
 static int64_t now_ms(void)
@@ -250,7 +254,9 @@ static int check_reach(const struct pst_launch *l, const struct pst_launch_optio
 		return pst_fail(err, -EINVAL,
 				"host %s to listen on: nothing is started here that would listen",
 				o->listen_host);
-	for (unsigned int i = 0; i < o->nworker_at && servers_here && loopback; i++)
+	/* what the daemon keeps is on this host */
+	for (unsigned int i = 0;
+	     i < o->nworker_at && !l->daemon_workers && servers_here && loopback; i++)
 		if (!pst_where_local(l->worker[i].url))
 			return pst_fail(err, -EINVAL,
 					"%s: cannot reach servers that listen on 127.0.0.1 of this "
@@ -297,18 +303,16 @@ static int make_parts(struct pst_launch *l, const struct pst_launch_options *o,
 	return rc < 0 ? rc : check_reach(l, o, err);
 }
 
-int pst_launch_create(const struct pst_launch_options *opts, struct pst_launch **out,
-		      struct pst_error *err)
+static int create(const struct pst_launch_options *opts, const struct pst_daemon_parts *theirs,
+		  struct pst_launch **out, struct pst_error *err)
 {
-	struct pst_launch *l;
+	struct pst_launch *l = calloc(1, sizeof(*l));
 	int rc;
 
-	if (opts->nserver_at > PST_LAUNCH_MAX || opts->nworker_at > PST_LAUNCH_MAX)
-		return pst_fail(err, -EINVAL, "more than %d servers or workers", PST_LAUNCH_MAX);
-	l = calloc(1, sizeof(*l));
 	if (!l)
 		return pst_fail(err, -ENOMEM, "no memory to launch anything");
 	l->o = *opts;
+	l->daemon_workers = theirs->workers;
 	l->o.servers = opts->nserver_at ? opts->nserver_at : opts->servers;
 	l->o.workers = opts->nworker_at ? opts->nworker_at : opts->workers;
 	if (!l->o.server_threads)
@@ -317,14 +321,111 @@ int pst_launch_create(const struct pst_launch_options *opts, struct pst_launch *
 		l->o.worker_threads = share_of(l->o.workers);
 	l->where.key_fd = -1;
 	rc = make_parts(l, opts, err);
+	if (!rc && opts->daemon) {
+		l->daemon = strdup(opts->daemon);
+		rc = l->daemon ? 0 : pst_fail(err, -ENOMEM, "no memory to launch anything");
+	}
+	for (unsigned int i = 0; i < theirs->workers && !rc; i++)
+		l->worker[i].pid = theirs->worker[i].pid;
 	l->o.server_at = l->o.worker_at = NULL; /* the caller's */
-	l->o.fabric = l->o.key = l->o.listen_host = NULL;
+	l->o.fabric = l->o.key = l->o.listen_host = l->o.daemon = NULL;
 	if (rc < 0) {
 		pst_launch_stop(l);
 		return rc;
 	}
 	*out = l;
 	return 0;
+}
+
+/* The scheme that was said, with the fabric or in a list; "": none was. */
+static void scheme_said(const struct pst_launch_options *o, char scheme[8])
+{
+	const char *const *list[] = {o->server_at, o->worker_at};
+	const unsigned int n[] = {o->nserver_at, o->nworker_at};
+
+	scheme[0] = 0;
+	if (o->fabric)
+		snprintf(scheme, 8, "%.*s", (int)strcspn(o->fabric, "?"), o->fabric);
+	for (int k = 0; k < 2; k++)
+		for (unsigned int i = 0; i < n[k] && !*scheme; i++)
+			if (strstr(list[k][i], "://"))
+				snprintf(scheme, 8, "%.*s",
+					 (int)(strstr(list[k][i], "://") - list[k][i]), list[k][i]);
+}
+
+/* What the daemon has of the kinds that have no list. It may be starting its workers. */
+static int ask_daemon(const struct pst_launch_options *o, char scheme[8],
+		      struct pst_daemon_parts *out, struct pst_error *err)
+{
+	int64_t end = now_ms() + o->connect_ms;
+
+	for (;;) {
+		int rc = pst_daemon_ask(o->daemon, PST_LAUNCH_MAX, out, err);
+
+		if (rc < 0)
+			return rc;
+		scheme_said(o, scheme);
+		pst_daemon_choose(out, scheme);
+		if (o->nserver_at)
+			out->servers = 0;
+		if (out->workers || o->nworker_at)
+			break;
+		pst_daemon_forget(out);
+		if (now_ms() >= end)
+			return pst_fail(err, -ENODEV,
+					"penstockd has no worker that serves over %s; start one: "
+					"penstockctl worker start",
+					scheme);
+		nanosleep(&(struct timespec){.tv_nsec = AGAIN_MS * 1000000l}, NULL);
+	}
+	if (o->nworker_at)
+		out->workers = 0;
+	return 0;
+}
+
+static void list_urls(const struct pst_daemon_part *part, unsigned int n, const char **url)
+{
+	for (unsigned int i = 0; i < n; i++)
+		url[i] = part[i].url;
+}
+
+/* As if they were lists. */
+static int create_with_daemon(const struct pst_launch_options *opts, struct pst_launch **out,
+			      struct pst_error *err)
+{
+	const char *worker[PST_LAUNCH_MAX], *server[PST_LAUNCH_MAX];
+	struct pst_launch_options o = *opts;
+	struct pst_daemon_parts theirs;
+	char scheme[8];
+	int rc = ask_daemon(opts, scheme, &theirs, err);
+
+	if (rc < 0)
+		return rc;
+	list_urls(theirs.worker, theirs.workers, worker);
+	list_urls(theirs.server, theirs.servers, server);
+	if (theirs.workers) {
+		o.worker_at = worker;
+		o.nworker_at = theirs.workers;
+	}
+	if (theirs.servers) {
+		o.server_at = server;
+		o.nserver_at = theirs.servers;
+	}
+	rc = create(&o, &theirs, out, err);
+	pst_daemon_forget(&theirs);
+	return rc;
+}
+
+int pst_launch_create(const struct pst_launch_options *opts, struct pst_launch **out,
+		      struct pst_error *err)
+{
+	static const struct pst_daemon_parts none;
+
+	if (opts->nserver_at > PST_LAUNCH_MAX || opts->nworker_at > PST_LAUNCH_MAX)
+		return pst_fail(err, -EINVAL, "more than %d servers or workers", PST_LAUNCH_MAX);
+	if (opts->daemon && !(opts->nserver_at && opts->nworker_at))
+		return create_with_daemon(opts, out, err);
+	return create(opts, &none, out, err);
 }
 
 int pst_launch_start(struct pst_launch *l, struct pst_error *err)
@@ -352,6 +453,7 @@ void pst_launch_stop(struct pst_launch *l)
 	for (unsigned int i = 0; l->server && i < l->o.servers; i++)
 		stop_part(&l->server[i]);
 	pst_where_close(&l->where);
+	free(l->daemon);
 	free(l->worker);
 	free(l->server);
 	free(l);
@@ -439,6 +541,61 @@ static int try_again(struct part *p)
 	return p->again_ms;
 }
 
+static bool in_use(const struct pst_launch *l, const struct part *but, const char *url)
+{
+	for (unsigned int i = 0; i < l->o.workers; i++)
+		if (&l->worker[i] != but && !strcmp(l->worker[i].url, url))
+			return true;
+	return false;
+}
+
+/* One that no other part is; rather another process than the one that was lost. */
+static const struct pst_daemon_part *pick(const struct pst_launch *l, const struct part *p,
+					  const struct pst_daemon_parts *theirs)
+{
+	const struct pst_daemon_part *same = NULL;
+
+	for (unsigned int i = 0; i < theirs->workers; i++) {
+		const struct pst_daemon_part *w = &theirs->worker[i];
+
+		if (in_use(l, p, w->url))
+			continue;
+		if (strcmp(w->url, p->url) || w->pid != p->pid)
+			return w;
+		same = w;
+	}
+	return same;
+}
+
+static int replace_by_daemon(struct pst_launch *l, struct part *p, struct pst_error *err)
+{
+	const struct pst_daemon_part *w = NULL;
+	struct pst_daemon_parts theirs = {0};
+	struct pst_error why = {0};
+	char scheme[8];
+
+	if (now_ms() < p->not_before)
+		return -EAGAIN;
+	memcpy(scheme, l->where.scheme, sizeof(scheme));
+	if (!pst_daemon_ask(l->daemon, PST_LAUNCH_MAX, &theirs, &why)) {
+		pst_daemon_choose(&theirs, scheme);
+		w = pick(l, p, &theirs);
+	}
+	if (w) {
+		memcpy(p->url, w->url, sizeof(p->url));
+		p->pid = w->pid;
+		name_part(l, p);
+	}
+	pst_daemon_forget(&theirs);
+	if (w)
+		return try_again(p);
+	p->not_before = now_ms() + AGAIN_MS;
+	return pst_fail(err, -EAGAIN, "%s",
+			why.code ? why.text
+				 : "penstockd has no worker that serves beside those that are in "
+				   "use; start one: penstockctl worker start");
+}
+
 int pst_launch_replace(void *ctx, unsigned int i, char url[PST_WIRE_URL], struct pst_error *err)
 {
 	struct pst_launch *l = ctx;
@@ -446,7 +603,7 @@ int pst_launch_replace(void *ctx, unsigned int i, char url[PST_WIRE_URL], struct
 	int rc = 0;
 
 	if (p->away) {
-		rc = try_again(p);
+		rc = l->daemon_workers ? replace_by_daemon(l, p, err) : try_again(p);
 		if (rc < 0)
 			return rc;
 	} else {

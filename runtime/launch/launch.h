@@ -8,6 +8,8 @@
  *             again on demand.
  *   at a URL  others started it, here or on another host, and keep it running. A
  *             worker that died is looked for again at the same URL, now and then.
+ *   of a daemon  those that penstockd of this host keeps, as if they were at URLs of a
+ *             list; it is asked again when a worker died, or drained: another takes its place.
  *   Of each kind there is the one or the other; what follows is the same.
  *
  * Order of calls: create says what would be where and touches nothing; then open
@@ -38,6 +40,8 @@ struct pst_launch_options {
 	const char *const *server_at;  /* URLs or hosts, NULL: none */
 	const char *const *worker_at;
 	unsigned int nserver_at, nworker_at;
+	const char
+		*daemon; /* its socket, "": the usual one; NULL: none. For kinds without a list */
 	const char *fabric, *key, *listen_host; /* as in penstock.h */
 	int connect_ms;				/* for what was started to listen */
 	bool embedded;
@@ -46,7 +50,8 @@ struct pst_launch_options {
 	uint32_t pool_flags;
 };
 
-/* The lists and strings are not kept. */
+/* The lists and strings are not kept. A daemon is asked here, and waited for until it has a worker.
+ */
 int pst_launch_create(const struct pst_launch_options *opts, struct pst_launch **out,
 		      struct pst_error *err);
 /* Start what is to be started; servers listen when this returns, workers may not yet. */
@@ -76,8 +81,9 @@ int pst_launch_check_worker(void *ctx, unsigned int i, struct pst_error *err);
 /*
  * What there is to try in place of worker @i, which died; its URL is stored. 0: another
  * one was started, after it was made sure that the old one is dead. Of a worker that others
- * keep: the milliseconds that it may take to reach it again, or -EAGAIN: it was tried a
- * moment ago. The signature is that of pst_moe_options.replace, @ctx the launch.
+ * keep: the milliseconds that it may take to reach it again, or one that the daemon has instead;
+ * or -EAGAIN: it was tried a moment ago, or the daemon has none now. The signature is that of
+ * pst_moe_options.replace, @ctx the launch.
  */
 int pst_launch_replace(void *ctx, unsigned int i, char url[PST_WIRE_URL], struct pst_error *err);
 

@@ -69,8 +69,13 @@ int pst_reach_servers(struct pst_launch *l, struct pst_client_options *co, struc
 	}
 }
 
-int pst_reach_workers(struct pst_launch *l, const struct pst_client *client,
-		      struct pst_moe_options *mo, struct pst_moe **out, struct pst_error *err)
+static int check_client(void *client, struct pst_error *err)
+{
+	return pst_client_check(client, err);
+}
+
+int pst_reach_workers(struct pst_launch *l, struct pst_client *client, struct pst_moe_options *mo,
+		      struct pst_moe **out, struct pst_error *err)
 {
 	struct pst_wire_server server[PST_LAUNCH_MAX];
 	struct pst_moe *moe;
@@ -83,6 +88,8 @@ int pst_reach_workers(struct pst_launch *l, const struct pst_client *client,
 	mo->replace = pst_launch_replace;
 	mo->check = pst_launch_check_worker;
 	mo->ctx = l;
+	mo->reach = check_client;
+	mo->reach_ctx = client;
 	for (unsigned int i = 0; i < mo->nservers; i++)
 		pst_client_describe(client, i, &server[i]);
 	rc = pst_moe_create(mo, &moe, err);

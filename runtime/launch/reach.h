@@ -15,7 +15,7 @@ int pst_reach_servers(struct pst_launch *launch, struct pst_client_options *co,
 		      struct pst_client **out, struct pst_error *err);
 
 /* Make the experts' engine, and connect it to all workers: @mo without these, and the servers. */
-int pst_reach_workers(struct pst_launch *launch, const struct pst_client *client,
+int pst_reach_workers(struct pst_launch *launch, struct pst_client *client,
 		      struct pst_moe_options *mo, struct pst_moe **out, struct pst_error *err);
 
 #endif /* PST_REACH_H */

@@ -13,7 +13,9 @@
 #define CONNECT_TIMEOUT_MS 20000
 #define REACH_MS	   100 /* until the first look whether the worker still runs */
 #define SEND_TIMEOUT_MS	   2000
-#define MAX_REPLACEMENTS   16 /* of one worker, without an answer in between */
+#define SERVERS_MS	   500	 /* until a server that ended is missed here too */
+#define CUT_MS		   30000 /* and then a worker that reaches no server is tried again */
+#define MAX_REPLACEMENTS   16	 /* of one worker, without an answer in between */
 #define NOBODY		   UINT32_MAX
 
 enum state { IDLE, TO_SEND, SENT };
@@ -25,6 +27,9 @@ struct member {
 	int64_t deadline;
 	unsigned int outstanding; /* messages */
 	bool kept;		  /* by others: it may come back by itself */
+	int64_t not_before;	  /* it reached no server: to be tried again then */
+	bool drained;		  /* it sent us away: its end is no death */
+	bool passed;		  /* so in this request: others are there first */
 };
 
 /* One expert of the request under way. */
@@ -45,6 +50,7 @@ struct pst_crew {
 	struct pst_msg_experts *head; /* of PST_MSG_MAX bytes: the message under way */
 	uint64_t seq;
 	uint64_t restarts, resent;
+	struct pst_error gone; /* what the last one said that drained */
 };
 
 static int64_t now_ms(void)
@@ -140,6 +146,53 @@ static void lose(struct pst_crew *c, uint32_t w)
 		}
 }
 
+/* It has begun nothing of what it was asked last, and will begin nothing more. */
+static void leave(struct pst_crew *c, uint32_t w, const struct pst_msg_answer *a)
+{
+	c->gone.code = 0;
+	pst_fail(&c->gone, a->error.code, "%.*s", PST_ERROR_TEXT - 1, a->error.text);
+	lose(c, w);
+	c->member[w].drained = c->member[w].passed = true;
+}
+
+static bool lost_way(int code)
+{
+	return code == -ECONNRESET || code == -ENOTCONN || code == -ETIMEDOUT ||
+	       code == -ECONNREFUSED || code == -EHOSTUNREACH || code == -ENETUNREACH ||
+	       code == -ECONNABORTED || code == -EPIPE;
+}
+
+/*
+ * It cannot reach a server that this engine reaches: no more than a worker that died. Whose
+ * fault it is shows when a server that ended is missed here, a little later perhaps.
+ */
+static int cut_off(struct pst_crew *c, uint32_t w, struct pst_error *err)
+{
+	int64_t end = now_ms() + SERVERS_MS;
+	int rc;
+
+	while (!(rc = c->o.reach(c->o.reach_ctx, err)) && now_ms() < end)
+		pst_inbox_pump(c->inbox, REACH_MS / 4);
+	if (!rc)
+		lose(c, w);
+	return rc;
+}
+
+static int refused(struct pst_crew *c, uint32_t w, const struct pst_msg_answer *a,
+		   struct pst_error *err)
+{
+	int code = a->error.code < 0 ? a->error.code : -EPROTO;
+
+	if (code == -ESHUTDOWN) {
+		leave(c, w, a);
+		return 0;
+	}
+	if (c->o.reach && lost_way(code))
+		return cut_off(c, w, err);
+	return pst_fail(err, code, "%s: %.*s", pst_link_peer(c->member[w].link), PST_ERROR_TEXT - 1,
+			a->error.text);
+}
+
 static int answered(struct pst_crew *c, uint32_t w, const struct pst_wc *wc, struct pst_error *err)
 {
 	const struct pst_msg_answer *a = pst_rpc_check(wc->msg, wc->len, sizeof(*a));
@@ -152,13 +205,13 @@ static int answered(struct pst_crew *c, uint32_t w, const struct pst_wc *wc, str
 		    c->share[e].worker != w)
 			continue;
 		ours = true;
-		c->share[e].state = IDLE;
+		if (!a->error.code)
+			c->share[e].state = IDLE;
 	}
 	if (!ours)
 		return 0;
 	if (a->error.code)
-		return pst_fail(err, a->error.code < 0 ? a->error.code : -EPROTO, "%s: %.*s",
-				pst_link_peer(wc->link), PST_ERROR_TEXT - 1, a->error.text);
+		return refused(c, w, a, err);
 	c->member[w].failures = 0;
 	c->member[w].outstanding--;
 	c->member[w].deadline = now_ms() + c->o.timeout_ms;
@@ -206,6 +259,8 @@ static int set_up(struct pst_crew *c, unsigned int worker, struct pst_link *link
 		rc = pst_inbox_next(c->inbox, &wc, REACH_MS);
 		if (rc == 0 && c->o.check)
 			rc = c->o.check(c->o.ctx, worker, err);
+		if (rc == 0 && c->o.reach)
+			rc = c->o.reach(c->o.reach_ctx, err);
 		if (rc == -ECHILD || rc == -EHOSTDOWN)
 			return rc;
 		if (rc <= 0)
@@ -223,6 +278,8 @@ static int set_up(struct pst_crew *c, unsigned int worker, struct pst_link *link
 			continue;
 		memcpy(&answer, wc.msg, sizeof(answer));
 		answer.error.text[PST_ERROR_TEXT - 1] = 0;
+		if (c->o.reach && lost_way(answer.error.code))
+			c->member[worker].not_before = now_ms() + CUT_MS;
 		if (answer.error.code)
 			return pst_fail(err, answer.error.code, "%s", answer.error.text);
 		return 0;
@@ -296,7 +353,8 @@ static bool revive(struct pst_crew *c, uint32_t w, struct pst_error *why)
 		/* who is not there yet has failed at nothing */
 		m->failures += !m->kept || !rc;
 		if (!rc) {
-			c->restarts++;
+			c->restarts += !m->drained;
+			m->drained = false;
 			return true;
 		}
 		if (m->kept || rc == -EHOSTDOWN)
@@ -330,7 +388,11 @@ int pst_crew_connect(struct pst_crew *c, unsigned int worker, const char *url,
 	struct pst_error why = {0}, last = {0};
 	int rc = connect_to(c, worker, url, c->o.connect_ms, &why);
 
-	if ((rc == -ECHILD || rc == -ECONNRESET) && revive(c, worker, &last))
+	c->member[worker].drained = rc == -ESHUTDOWN;
+	if ((rc == -ECHILD || rc == -ECONNRESET || rc == -ESHUTDOWN) && revive(c, worker, &last))
+		rc = 0;
+	/* another may do its work, or be found when there is work */
+	if (rc == -ESHUTDOWN)
 		rc = 0;
 	return rc < 0 ? pst_fail(err, rc, "%s", last.code ? last.text : why.text) : 0;
 }
@@ -367,7 +429,7 @@ static void share_out(struct pst_crew *c, uint32_t *owner, bool backward)
 		c->order[e] = e;
 	qsort_r(c->order, c->o.experts, sizeof(*c->order), larger_first, c);
 	for (uint32_t w = 0; w < c->o.workers; w++)
-		c->member[w].rows = 0;
+		c->member[w].rows = c->member[w].passed = 0;
 	for (uint32_t i = 0; i < c->o.experts; i++) {
 		uint32_t e = c->order[i];
 		struct share *s = &c->share[e];
@@ -416,15 +478,21 @@ static uint32_t next_to_send(const struct pst_crew *c)
 	return NOBODY;
 }
 
+/* Not now, while there are others. */
+static bool passed_by(const struct member *m)
+{
+	return m->passed || now_ms() < m->not_before;
+}
+
 static int send_all(struct pst_crew *c, struct pst_error *err)
 {
-	struct pst_error why = {0};
+	struct pst_error why = c->gone;
 	uint32_t e;
 
 	while ((e = next_to_send(c)) != NOBODY) {
 		uint32_t w = c->share[e].worker;
 
-		if (!c->member[w].link && !revive(c, w, &why)) {
+		if (!c->member[w].link && (passed_by(&c->member[w]) || !revive(c, w, &why))) {
 			uint32_t other = least_busy(c, true);
 
 			if (other == NOBODY && revive_any(c, &why))

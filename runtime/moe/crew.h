@@ -6,7 +6,8 @@
  * One request for experts is under way at a time. Experts with rows are given
  * to workers by size, the largest first to the one with the least to do; a
  * backward goes where the forward was, if that worker lives. A worker that dies,
- * or is silent for too long, is replaced if it can be; what it had is asked for again.
+ * or is silent for too long, is replaced if it can be; what it had is asked for again. One that
+ * drains says so: what it had goes to the others, and its place is free for another.
  *
  * Threads: one.
  */
@@ -33,6 +34,8 @@ struct pst_crew_options {
 		       struct pst_error *err);
 	int (*check)(void *ctx, unsigned int worker, struct pst_error *err);
 	void *ctx;
+	int (*reach)(void *reach_ctx, struct pst_error *err);
+	void *reach_ctx;
 };
 
 int pst_crew_create(const struct pst_crew_options *opts, struct pst_crew **out,

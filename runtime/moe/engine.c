@@ -139,6 +139,8 @@ static int make_crew(struct pst_moe *moe, const struct pst_wire_server *servers,
 		.replace = moe->o.replace,
 		.check = moe->o.check,
 		.ctx = moe->o.ctx,
+		.reach = moe->o.reach,
+		.reach_ctx = moe->o.reach_ctx,
 	};
 
 	return pst_crew_create(&co, &moe->crew, err);

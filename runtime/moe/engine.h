@@ -62,6 +62,12 @@ struct pst_moe_options {
 	 */
 	int (*check)(void *ctx, unsigned int worker, struct pst_error *err);
 	void *ctx;
+	/*
+	 * Optional: 0 while this engine reaches all servers. A worker that does not is a worker
+	 * that failed; without this it is an error, as when it is the server that is gone.
+	 */
+	int (*reach)(void *reach_ctx, struct pst_error *err);
+	void *reach_ctx;
 };
 
 int pst_moe_create(const struct pst_moe_options *opts, struct pst_moe **out, struct pst_error *err);

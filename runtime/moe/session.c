@@ -145,6 +145,53 @@ static int find_experts(struct pst_session *s, struct pst_error *err)
 	return 0;
 }
 
+/* Its first matrix is the first to go when there is no room: while that is here all are. */
+static void watch(struct pst_session *s, struct expert *x)
+{
+	s->far_experts++;
+	for (int k = 0; k < MATRICES; k++)
+		pst_view_count_in(s->source[x->source].view, x->tensor[k],
+				  k == GATE ? &x->tally->copies : NULL, &x->tally->pulled);
+}
+
+/* Who looks at the worker finds its experts from now on. */
+static int enter_experts(struct pst_session *s, struct pst_error *err)
+{
+	for (uint32_t l = 0; l < s->setup.layers; l++)
+		for (uint32_t e = 0; e < s->setup.experts; e++) {
+			struct expert *x = &s->expert[(size_t)l * s->setup.experts + e];
+
+			if (!x->known)
+				continue;
+			if (pst_tally_cover(s->host.tally, l, s->setup.experts) < 0)
+				return pst_fail(err, -ENOMEM, "no memory to count experts");
+			x->tally = pst_tally_find(s->host.tally, l, e);
+			atomic_store(&x->tally->bytes, MATRICES * pst_session_matrix(s));
+			if (pst_session_far(s, x))
+				watch(s, x);
+			else
+				atomic_fetch_add(&x->tally->copies, 1);
+		}
+	return 0;
+}
+
+/* Copies that are made of it are counted where they go. */
+static void leave_experts(struct pst_session *s)
+{
+	size_t n = s->expert ? (size_t)s->setup.layers * s->setup.experts : 0;
+
+	for (size_t i = 0; i < n; i++) {
+		struct expert *x = &s->expert[i];
+
+		if (!x->tally)
+			continue;
+		if (x->pinned)
+			atomic_fetch_sub(&x->tally->pins, 1);
+		if (!pst_session_far(s, x))
+			atomic_fetch_sub(&x->tally->copies, 1);
+	}
+}
+
 static int make_pool(struct pst_session *s, struct pst_error *err)
 {
 	const struct pst_msg_worker_setup *m = &s->setup;
@@ -184,6 +231,15 @@ static int open_sources(struct pst_session *s, struct pst_error *err)
 	return rc < 0 ? rc : find_experts(s, err);
 }
 
+/* What is worse than asked shows in its pool. */
+static void tell_note(struct pst_session *s)
+{
+	struct pst_pool_stat ps;
+
+	pst_pool_stat(s->pool, &ps);
+	pst_tally_note(s->host.tally, ps.note);
+}
+
 int pst_session_open(const struct pst_session_host *host, struct pst_link *engine,
 		     const struct pst_msg_worker_setup *setup, struct pst_session **out,
 		     struct pst_error *err)
@@ -211,10 +267,13 @@ int pst_session_open(const struct pst_session_host *host, struct pst_link *engin
 		rc = pst_session_make_rows(s, err);
 	if (!rc)
 		rc = pst_session_make_copies(s, err);
+	if (!rc)
+		rc = enter_experts(s, err);
 	if (rc < 0) {
 		pst_session_close(s);
 		return rc;
 	}
+	tell_note(s);
 	*out = s;
 	return 0;
 }
@@ -223,6 +282,7 @@ void pst_session_close(struct pst_session *s)
 {
 	if (!s)
 		return;
+	leave_experts(s);
 	for (unsigned int i = 0; s->source && i < s->setup.servers; i++) {
 		pst_push_close(s->source[i].push);
 		pst_view_close(s->source[i].view);

@@ -15,6 +15,7 @@
 #define PST_SESSION_H
 
 #include "runtime/device/device.h"
+#include "runtime/moe/tally.h"
 #include "runtime/store/inbox.h"
 
 #include <penstock/wire.h>
@@ -25,6 +26,7 @@ struct pst_session;
 struct pst_session_host {
 	struct pst_inbox *inbox; /* engines */
 	struct pst_device *device;
+	struct pst_tally *tally;
 	int node;
 	uint32_t pool_flags;
 	uint64_t copy_bytes; /* as in worker.h */
@@ -38,6 +40,16 @@ void pst_session_close(struct pst_session *session); /* NULL is fine */
 /* Compute; @m->count items are there. */
 int pst_session_run(struct pst_session *session, const struct pst_msg_experts *m,
 		    struct pst_error *err);
+
+/*
+ * Between requests: PST_EXPERT_* of penstock/ioctl.h. -ENODATA: there is no such expert. -ENOSPC:
+ * what is pinned leaves no room. Nothing to do where servers are mapped.
+ */
+int pst_session_place(struct pst_session *session, uint32_t layer, uint32_t index, uint32_t order,
+		      struct pst_error *err);
+/* 0 if it could be pinned (or is); else as above. */
+int pst_session_may_pin(const struct pst_session *session, uint32_t layer, uint32_t index,
+			struct pst_error *err);
 
 /* Fill in what the session knows of its pool. */
 void pst_session_stat(struct pst_session *session, struct pst_msg_stated *out);

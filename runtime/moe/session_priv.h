@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * session_priv.h - a session's inside: session.c opens it, session_run.c computes, session_far.c
- * moves what cannot be mapped.
+ * moves what cannot be mapped, session_place.c pins and evicts copies.
  */
 #ifndef PST_SESSION_PRIV_H
 #define PST_SESSION_PRIV_H
@@ -24,6 +24,8 @@ struct expert {
 	bool known;
 	uint32_t source;
 	uint32_t tensor[MATRICES];
+	struct pst_tally_expert *tally;
+	bool pinned;
 	float *kept;
 	uint64_t kept_pass;
 	uint32_t kept_rows;
@@ -58,6 +60,7 @@ struct pst_session {
 	struct pst_pool *grads;
 	struct pst_region *grads_region;
 	uint32_t experts_at_once, grads_at_once;
+	uint32_t far_experts, pins; /* that are copied; of these, pinned */
 	struct pst_push_item *item;
 	struct pst_push_stat pushed;
 };
@@ -66,6 +69,12 @@ static inline struct expert *pst_session_expert(struct pst_session *s,
 						const struct pst_msg_experts *m, uint32_t i)
 {
 	return &s->expert[(size_t)m->layer * s->setup.experts + m->item[i].expert];
+}
+
+/* Are the weights of @x copied, not mapped? */
+static inline bool pst_session_far(const struct pst_session *s, const struct expert *x)
+{
+	return !pst_view_mapped(s->source[x->source].view);
 }
 
 /* Bytes of one matrix of an expert: they are all the same. */

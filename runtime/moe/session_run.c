@@ -184,6 +184,19 @@ static int push_gradients(struct pst_session *s, const struct pst_msg_experts *m
 			     &s->pushed, err);
 }
 
+/* What was computed, with which weights. */
+static void count(struct pst_session *s, const struct pst_msg_experts *m, const struct group *g)
+{
+	uint64_t rows = 0;
+
+	for (uint32_t i = g->from; i < g->from + g->n; i++) {
+		pst_tally_add(&pst_session_expert(s, m, i)->tally->rows, m->item[i].rows);
+		rows += m->item[i].rows;
+	}
+	pst_tally_add(&s->host.tally->rows, rows);
+	pst_tally_add(&s->host.tally->pulled, g->n * MATRICES * pst_session_matrix(s));
+}
+
 static int run_group(struct pst_session *s, const struct pst_msg_experts *m, const struct group *g,
 		     struct pst_error *err)
 {
@@ -197,20 +210,23 @@ static int run_group(struct pst_session *s, const struct pst_msg_experts *m, con
 		rc = need_scratch(s, pst_mlp_scratch(job, g->n, backward), err);
 	if (rc < 0)
 		return rc;
-	if (!backward) {
+	pst_tally_begin(s->host.tally);
+	if (backward)
+		pst_mlp_backward(s->host.device, job, g->n, s->scratch);
+	else
 		pst_mlp_forward(s->host.device, job, g->n, s->scratch);
-		return 0;
-	}
-	pst_mlp_backward(s->host.device, job, g->n, s->scratch);
-	return push_gradients(s, m, g, err);
+	pst_tally_end(s->host.tally);
+	count(s, m, g);
+	return backward ? push_gradients(s, m, g, err) : 0;
 }
 
 static uint32_t group_size(const struct pst_session *s, const struct pst_msg_experts *m)
 {
 	uint32_t n = m->count;
 
-	if (s->copies && s->experts_at_once < n)
-		n = s->experts_at_once;
+	/* what is pinned leaves room for one, or there is room for all */
+	if (s->experts_at_once < s->far_experts && s->experts_at_once - s->pins < n)
+		n = s->experts_at_once - s->pins;
 	if (m->what & PST_EXPERTS_BACKWARD && s->grads && s->grads_at_once < n)
 		n = s->grads_at_once;
 	return n;

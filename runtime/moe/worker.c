@@ -1,31 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "runtime/moe/worker.h"
+#include "runtime/moe/worker_priv.h"
 
 #include "rdma/fail.h"
-#include "runtime/moe/session.h"
 #include "runtime/store/rpc.h"
 
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-/* A session of some link, in the worker's list. */
-struct seat {
-	struct pst_session *session;
-	struct seat *next;
-};
-
-struct pst_worker {
-	struct pst_worker_config config;
-	struct pst_fabric *fabric;
-	struct pst_inbox *inbox; /* engines */
-	struct pst_listener *listener;
-	struct pst_device *device;
-	struct seat *seats;
-	atomic_bool stop;
-};
 
 static int answer_plain(struct pst_link *link, const struct pst_msg *req,
 			const struct pst_error *err)
@@ -45,6 +27,7 @@ static int take_seat(struct pst_worker *w, struct pst_session *session, struct p
 	}
 	*seat = (struct seat){session, w->seats};
 	w->seats = seat;
+	atomic_fetch_add(&w->tally.engines, 1);
 	return 0;
 }
 
@@ -61,7 +44,13 @@ static void leave_seat(struct pst_worker *w, const struct pst_session *session)
 		*at = seat->next;
 		pst_session_close(seat->session);
 		free(seat);
+		atomic_fetch_sub(&w->tally.engines, 1);
 	}
+}
+
+static int going(const struct pst_worker *w, struct pst_error *err)
+{
+	return pst_fail(err, -ESHUTDOWN, "%s: drains, ask another worker", w->config.url);
 }
 
 static void setup(struct pst_worker *w, struct pst_link *link, const struct pst_msg *hdr)
@@ -70,13 +59,16 @@ static void setup(struct pst_worker *w, struct pst_link *link, const struct pst_
 	struct pst_session_host host = {
 		.inbox = w->inbox,
 		.device = w->device,
+		.tally = &w->tally,
 		.node = w->config.node,
 		.pool_flags = w->config.pool_flags,
 		.copy_bytes = w->config.copy_bytes,
 	};
 	struct pst_error err = {0};
 
-	if (old)
+	if (atomic_load(&w->draining))
+		going(w, &err);
+	else if (old)
 		pst_fail(&err, -EEXIST, "%s: is set up already", w->config.url);
 	else if (!pst_session_open(&host, link, (const void *)hdr, &session, &err) &&
 		 !take_seat(w, session, &err))
@@ -84,19 +76,23 @@ static void setup(struct pst_worker *w, struct pst_link *link, const struct pst_
 	answer_plain(link, hdr, &err);
 }
 
-static void experts(struct pst_link *link, const struct pst_msg *hdr)
+static void experts(struct pst_worker *w, struct pst_link *link, const struct pst_msg *hdr)
 {
 	struct pst_session *session = pst_link_user(link);
 	const struct pst_msg_experts *m = (const void *)hdr;
 	struct pst_error err = {0};
 
-	if (!session)
+	if (atomic_load(&w->draining))
+		going(w, &err);
+	else if (!session)
 		pst_fail(&err, -EINVAL, "experts asked for before the set-up");
 	else if (m->count > PST_EXPERTS_MAX ||
 		 hdr->size != sizeof(*m) + m->count * sizeof(*m->item))
 		pst_fail(&err, -EINVAL, "a request for experts whose length is wrong");
 	else
 		pst_session_run(session, m, &err);
+	if (!err.code)
+		pst_tally_add(&w->tally.calls, 1);
 	answer_plain(link, hdr, &err);
 }
 
@@ -112,7 +108,7 @@ static void stated(struct pst_worker *w, struct pst_link *link, const struct pst
 	pst_fabric_stat(w->fabric, &fs);
 	a.moved_bytes = fs.read_bytes + fs.write_bytes;
 	a.copied_bytes = fs.copied_bytes;
-	snprintf(a.kernels, sizeof(a.kernels), "%s", pst_device_ops(w->device)->kernels);
+	memcpy(a.kernels, w->kernels, sizeof(a.kernels));
 	if (pst_link_user(link))
 		pst_session_stat(pst_link_user(link), &a);
 	pst_rpc_answer(link, hdr, &a.answer, sizeof(a), NULL);
@@ -128,7 +124,7 @@ static void message(struct pst_worker *w, const struct pst_wc *wc)
 	if (hdr->type == PST_MSG_WORKER_SETUP && wc->len >= sizeof(struct pst_msg_worker_setup))
 		setup(w, wc->link, hdr);
 	else if (hdr->type == PST_MSG_EXPERTS && wc->len >= sizeof(struct pst_msg_experts))
-		experts(wc->link, hdr);
+		experts(w, wc->link, hdr);
 	else if (hdr->type == PST_MSG_STAT)
 		stated(w, wc->link, hdr);
 	else {
@@ -147,13 +143,20 @@ static void link_down(struct pst_worker *w, struct pst_link *link)
 		leave_seat(w, session);
 }
 
-int pst_worker_serve(struct pst_worker *w, struct pst_error *err)
+static bool serves(const struct pst_worker *w)
+{
+	return !atomic_load(&w->stop) && (w->seats || !atomic_load(&w->draining));
+}
+
+static int serve(struct pst_worker *w, struct pst_error *err)
 {
 	struct pst_wc wc;
 
-	while (!atomic_load(&w->stop)) {
-		int rc = pst_inbox_next(w->inbox, &wc, -1);
+	while (serves(w)) {
+		int rc;
 
+		pst_worker_obey(w);
+		rc = pst_inbox_next(w->inbox, &wc, -1);
 		if (rc < 0 && rc != -EINTR)
 			return pst_fail(err, rc, "%s: %s", w->config.url, strerror(-rc));
 		if (rc <= 0)
@@ -166,15 +169,57 @@ int pst_worker_serve(struct pst_worker *w, struct pst_error *err)
 	return 0;
 }
 
+int pst_worker_serve(struct pst_worker *w, struct pst_error *err)
+{
+	int rc;
+
+	pst_worker_open_orders(w, true);
+	rc = serve(w, err);
+	pst_worker_open_orders(w, false);
+	/* who comes now finds nobody, at once */
+	if (atomic_load(&w->draining) && w->listener) {
+		pst_listener_close(w->listener);
+		w->listener = NULL;
+	}
+	return rc;
+}
+
 const char *pst_worker_at(const struct pst_worker *w)
 {
-	return pst_listener_url(w->listener);
+	return w->config.url;
 }
 
 void pst_worker_stop(struct pst_worker *w)
 {
 	atomic_store(&w->stop, true);
 	pst_cq_wake(pst_inbox_cq(w->inbox));
+}
+
+void pst_worker_leave(struct pst_worker *w)
+{
+	atomic_store(&w->draining, true);
+	pst_cq_wake(pst_inbox_cq(w->inbox));
+}
+
+void pst_worker_facts(struct pst_worker *w, struct pst_worker_facts *out)
+{
+	struct pst_fabric_stat fs;
+
+	pst_fabric_stat(w->fabric, &fs);
+	*out = (struct pst_worker_facts){
+		.moved = fs.read_bytes + fs.write_bytes,
+		.copied = fs.copied_bytes,
+		.threads = pst_device_threads(w->device),
+		.draining = atomic_load(&w->draining),
+		.node = w->config.node,
+		.kernels = w->kernels,
+	};
+	pst_tally_stat(&w->tally, &out->tally);
+}
+
+int pst_worker_next_expert(struct pst_worker *w, struct pst_tally_expert_stat *io)
+{
+	return pst_tally_next(&w->tally, io);
 }
 
 int pst_worker_create(const struct pst_worker_config *config, struct pst_worker **out,
@@ -185,6 +230,9 @@ int pst_worker_create(const struct pst_worker_config *config, struct pst_worker 
 
 	if (!w)
 		return pst_fail(err, -ENOMEM, "no memory for a worker");
+	pst_tally_init(&w->tally);
+	pthread_mutex_init(&w->orders.lock, NULL);
+	pthread_cond_init(&w->orders.done, NULL);
 	w->config = *config;
 	w->config.url = strdup(config->url);
 	rc = w->config.url ? pst_device_open_cpu(config->node, config->threads, &w->device, err)
@@ -205,6 +253,7 @@ int pst_worker_create(const struct pst_worker_config *config, struct pst_worker 
 		pst_worker_destroy(w);
 		return rc;
 	}
+	snprintf(w->kernels, sizeof(w->kernels), "%s", pst_device_ops(w->device)->kernels);
 	*out = w;
 	return 0;
 }
@@ -219,6 +268,9 @@ void pst_worker_destroy(struct pst_worker *w)
 		pst_fabric_close(w->fabric);
 	if (w->device)
 		pst_device_close(w->device);
+	pthread_cond_destroy(&w->orders.done);
+	pthread_mutex_destroy(&w->orders.lock);
+	pst_tally_destroy(&w->tally);
 	free((char *)w->config.url);
 	free(w);
 }

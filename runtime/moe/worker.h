@@ -11,11 +11,16 @@
  *	weights		read in place in servers' snapshots	one-sided read, kept for long
  *	gradients	computed straight into the slots	one-sided write, CRC checked there
  *
+ * A worker that drains refuses set-ups and requests (-ESHUTDOWN): engines go elsewhere with what
+ * it had not begun.
+ *
  * The worker keeps only what it can lose: scratch, copies of weights, and
  * the activations of a forward, which a backward elsewhere computes again with the same bits.
  */
 #ifndef PST_WORKER_H
 #define PST_WORKER_H
+
+#include "runtime/moe/tally.h"
 
 #include <penstock/error.h>
 #include <stddef.h>
@@ -40,9 +45,38 @@ int pst_worker_create(const struct pst_worker_config *config, struct pst_worker 
 		      struct pst_error *err);
 /* The URL that it listens at, without settings; valid until it is destroyed. */
 const char *pst_worker_at(const struct pst_worker *worker);
-/* Serve until pst_worker_stop(); 0 or the error that ended it. */
+/* Serve until pst_worker_stop(), or until it has drained; 0 or the error that ended it. */
 int pst_worker_serve(struct pst_worker *worker, struct pst_error *err);
-void pst_worker_stop(struct pst_worker *worker); /* any thread or signal handler */
+void pst_worker_stop(struct pst_worker *worker);  /* any thread or signal handler */
+void pst_worker_leave(struct pst_worker *worker); /* drain; any thread or signal handler */
+
+/* Any thread, as what follows. */
+struct pst_worker_facts {
+	struct pst_tally_stat tally;
+	uint64_t moved, copied; /* bytes */
+	uint32_t threads, draining;
+	int node;
+	const char *kernels;
+};
+void pst_worker_facts(struct pst_worker *worker, struct pst_worker_facts *out);
+/* As pst_tally_next(). */
+int pst_worker_next_expert(struct pst_worker *worker, struct pst_tally_expert_stat *io);
+/*
+ * PST_EXPERT_*, carried out between two requests, and waited for. -ENODATA: no engine has such
+ * an expert; -ENOSPC: no room to pin it.
+ */
+int pst_worker_order(struct pst_worker *worker, uint32_t layer, uint32_t index, uint32_t order,
+		     struct pst_error *err);
+
+/*
+ * Serve @op by the kernel in the shared object @image from the next call on; -1: by what is built
+ * in. -ENOENT: no such op; -ENOEXEC.
+ */
+int pst_worker_take_kernel(struct pst_worker *worker, const char *op, int image,
+			   struct pst_error *err);
+/* Hold what serves @op against ref; 0 or -EDOM, and then too *@error is the worst that was seen. */
+int pst_worker_try_kernel(struct pst_worker *worker, const char *op, uint64_t seed, double *error,
+			  struct pst_error *err);
 void pst_worker_destroy(struct pst_worker *worker);
 
 #endif /* PST_WORKER_H */

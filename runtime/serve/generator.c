@@ -236,6 +236,7 @@ static int start_parts(struct pst_generator *g, struct pst_error *err)
 		.worker_at = p->worker_at,
 		.nserver_at = (unsigned int)p->nserver_at,
 		.nworker_at = (unsigned int)p->nworker_at,
+		.daemon = p->daemon,
 		.fabric = g->o.fabric,
 		.key = p->key,
 		.listen_host = p->listen_host,

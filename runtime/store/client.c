@@ -365,3 +365,21 @@ int pst_client_stat(struct pst_client *c, unsigned int server, struct pst_msg_st
 	return pst_rpc(c->inbox, pst_view_link(c->part[server].view), &m, out, sizeof(*out),
 		       STEP_TIMEOUT_MS, err);
 }
+
+int pst_client_check(struct pst_client *c, struct pst_error *err)
+{
+	struct pst_link_info info;
+
+	pst_inbox_pump(c->inbox, 0);
+	for (unsigned int i = 0; i < c->parts; i++) {
+		const struct pst_link *link = pst_view_link(c->part[i].view);
+
+		if (pst_link_info(link, &info) != -ENOTCONN)
+			continue;
+		if (*pst_link_why(link))
+			return pst_fail(err, -EHOSTDOWN, "%s", pst_link_why(link));
+		return pst_fail(err, -EHOSTDOWN, "%s: died, or closed its link",
+				pst_link_peer(link));
+	}
+	return 0;
+}

@@ -90,6 +90,12 @@ void pst_client_describe(const struct pst_client *client, unsigned int i,
 int pst_client_stat(struct pst_client *client, unsigned int server, struct pst_msg_stated *out,
 		    struct pst_error *err);
 
+/*
+ * 0 while all servers can be reached, as far as is known here; -EHOSTDOWN and who has gone. Between
+ * the calls of a step, too.
+ */
+int pst_client_check(struct pst_client *client, struct pst_error *err);
+
 /* What this engine moved itself; all 0 where memory is mapped. */
 struct pst_client_moved {
 	uint64_t pulled_bytes, pull_hits; /* weights; tensors that were here already */

@@ -76,8 +76,11 @@ void pst_copies_begin(struct pst_copies *c)
 	c->request++;
 }
 
+/* What is pinned is not in the list. */
 static void take_out(struct pst_copies *c, struct pst_copy *copy)
 {
+	if (copy->pinned)
+		return;
 	*(copy->newer ? &copy->newer->older : &c->newest) = copy->older;
 	*(copy->older ? &copy->older->newer : &c->oldest) = copy->newer;
 	copy->newer = copy->older = NULL;
@@ -85,11 +88,24 @@ static void take_out(struct pst_copies *c, struct pst_copy *copy)
 
 static void put_first(struct pst_copies *c, struct pst_copy *copy)
 {
+	copy->request = c->request;
+	if (copy->pinned)
+		return;
 	copy->newer = NULL;
 	copy->older = c->newest;
 	*(c->newest ? &c->newest->newer : &c->oldest) = copy;
 	c->newest = copy;
-	copy->request = c->request;
+}
+
+void pst_copies_pin(struct pst_copies *c, struct pst_copy *copy, bool pinned)
+{
+	if (copy->pinned == pinned)
+		return;
+	if (copy->at && pinned)
+		take_out(c, copy);
+	copy->pinned = pinned;
+	if (copy->at && !pinned)
+		put_first(c, copy);
 }
 
 void pst_copies_hit(struct pst_copies *c, struct pst_copy *copy)
@@ -108,6 +124,8 @@ void pst_copies_drop(struct pst_copies *c, struct pst_copy *copy)
 	c->used -= pst_copies_cost(copy->bytes);
 	copy->at = NULL;
 	copy->version = PST_VERSION_NONE;
+	if (copy->here)
+		atomic_fetch_sub_explicit(copy->here, 1, memory_order_relaxed);
 }
 
 static bool evict(struct pst_copies *c)
@@ -135,6 +153,8 @@ static int take_block(struct pst_copies *c, struct pst_copy *copy, uint64_t byte
 	}
 	copy->bytes = bytes;
 	c->used += cost;
+	if (copy->here)
+		atomic_fetch_add_explicit(copy->here, 1, memory_order_relaxed);
 	return 0;
 }
 
@@ -152,6 +172,8 @@ int pst_copies_room(struct pst_copies *c, struct pst_copy *copy, uint64_t bytes)
 	put_first(c, copy);
 	c->stat.pulls++;
 	c->stat.pulled_bytes += bytes;
+	if (copy->pulled)
+		atomic_fetch_add_explicit(copy->pulled, bytes, memory_order_relaxed);
 	return 0;
 }
 

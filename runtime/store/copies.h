@@ -8,6 +8,7 @@
  *   copy    one tensor as of one version; who has it keeps the struct (view.h).
  *   begin   a request: what it uses stays until the next one begins. What has
  *           not been used for longest goes first when there is no room.
+ *   pinned  it does not go for others; its room is to be had from the budget all the same.
  *
  * Threads: one.
  */
@@ -16,6 +17,7 @@
 
 #include "rdma/fabric.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 
 struct pst_copies;
@@ -25,6 +27,9 @@ struct pst_copy {
 	uint64_t bytes;
 	uint64_t version; /* PST_VERSION_NONE: what is there is no version's, or not yet */
 	uint64_t request; /* that used it last */
+	bool pinned;
+	_Atomic uint32_t *here;	  /* one more while there is a block; NULL: nobody counts */
+	_Atomic uint64_t *pulled; /* bytes that came; NULL: nobody counts */
 	struct pst_copy *newer, *older;
 };
 
@@ -61,6 +66,8 @@ void pst_copies_hit(struct pst_copies *copies, struct pst_copy *copy);
  */
 int pst_copies_room(struct pst_copies *copies, struct pst_copy *copy, uint64_t bytes);
 void pst_copies_drop(struct pst_copies *copies, struct pst_copy *copy);
+/* It stays, or may go again; whether there is a block or not. */
+void pst_copies_pin(struct pst_copies *copies, struct pst_copy *copy, bool pinned);
 
 void pst_copies_stat(const struct pst_copies *copies, struct pst_copies_stat *out);
 

@@ -212,6 +212,27 @@ static void compute_crcs(struct pst_push_item *items, size_t n, struct pst_devic
 		compute_crc(items, i);
 }
 
+/* What was said over a link that had ended by then was said to nobody. */
+static int check_links(struct pst_inbox *inbox, const struct pst_push_item *items, size_t n,
+		       struct pst_error *err)
+{
+	const struct pst_push *last = NULL;
+	struct pst_link_info info;
+
+	pst_inbox_pump(inbox, 0);
+	for (size_t i = 0; i < n; i++) {
+		const struct pst_push *p = items[i].push;
+
+		if (p == last || !p->base)
+			continue;
+		last = p;
+		if (pst_link_info(p->link, &info) == -ENOTCONN)
+			return pst_fail(err, -ECONNRESET, "%s: died, or closed its link",
+					pst_link_peer(p->link));
+	}
+	return 0;
+}
+
 static int announce(struct pst_push_item *items, size_t n, uint64_t version, struct pst_error *err)
 {
 	for (size_t i = 0; i < n; i++) {
@@ -415,6 +436,8 @@ int pst_push_send(struct pst_inbox *inbox, struct pst_push_item *items, size_t n
 	for (size_t i = 0; i < n; i++)
 		items[i].done = false;
 	rc = announce(items, n, version, err);
+	if (!rc)
+		rc = check_links(inbox, items, n, err);
 	if (rc < 0)
 		return rc;
 	s = calloc(1, sizeof(*s));

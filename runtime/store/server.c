@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 int pst_server_answer(struct request *r)
 {
@@ -28,40 +27,9 @@ struct peer *pst_server_peer(struct pst_server *s, struct pst_link *link, struct
 	p->link = link;
 	p->next = s->peers;
 	s->peers = p;
+	atomic_fetch_add(&s->facts.clients, 1);
 	pst_link_set_user(link, p);
 	return p;
-}
-
-/* Questions about the process */
-
-static int stat_(struct pst_server *s, struct request *r)
-{
-	struct pst_msg_stated a = {
-		.pid = (uint32_t)getpid(),
-		.threads = pst_device_threads(s->device),
-		.node = s->config.node,
-	};
-	struct pst_fabric_stat fs;
-	struct pst_pool_stat ps;
-
-	pst_fabric_stat(s->fabric, &fs);
-	a.moved_bytes = fs.read_bytes + fs.write_bytes;
-	a.copied_bytes = fs.copied_bytes;
-	snprintf(a.kernels, sizeof(a.kernels), "%s", pst_device_ops(s->device)->kernels);
-	if (s->shard) {
-		pst_pool_stat(pst_shard_masters(s->shard), &ps);
-		a.node = ps.node;
-		a.locked = (uint32_t)ps.locked;
-		a.page_bytes = ps.page_bytes;
-		a.pool_bytes = ps.bytes;
-		a.pool_used = ps.used;
-		memcpy(a.note, ps.note, sizeof(a.note));
-		pst_pool_stat(pst_shard_snapshot(s->shard), &ps);
-		a.pool_bytes += ps.bytes;
-		a.pool_used += ps.bytes;
-	}
-	a.crc_bad = s->crc_bad;
-	return pst_rpc_answer(r->link, r->msg, &a.answer, sizeof(a), &r->err);
 }
 
 /* One table of requests, one check of their length */
@@ -81,7 +49,7 @@ static const struct handler {
 	[PST_MSG_COMMIT] = {pst_server_commit, sizeof(struct pst_msg_commit), true},
 	[PST_MSG_APPLY] = {pst_server_apply, sizeof(struct pst_msg_apply), true},
 	[PST_MSG_SAVE] = {pst_server_save, sizeof(struct pst_msg_save), true},
-	[PST_MSG_STAT] = {stat_, sizeof(struct pst_msg), false},
+	[PST_MSG_STAT] = {pst_server_stated, sizeof(struct pst_msg), false},
 	[PST_MSG_PUSHED] = {pst_server_pushed, sizeof(struct pst_msg_pushed), true},
 };
 
@@ -106,6 +74,7 @@ static void message(struct pst_server *s, const struct pst_wc *wc)
 		pst_server_answer(&r);
 	else
 		h->handle(s, &r);
+	pst_server_count(&s->facts.calls, 1);
 }
 
 static struct peer *find(struct pst_server *s, bool (*is)(const struct peer *p, unsigned int n),
@@ -135,6 +104,7 @@ static void forget_peer(struct pst_server *s, const struct peer *peer)
 			struct peer *gone = *at;
 
 			*at = gone->next;
+			atomic_fetch_sub(&s->facts.clients, 1);
 			free(gone);
 			return;
 		}
@@ -171,9 +141,22 @@ static void end_link(struct pst_server *s, struct pst_link *link)
 		pst_server_drop_table(s);
 }
 
+static void take(struct pst_server *s, const struct pst_wc *wc)
+{
+	if (wc->kind == PST_WC_MESSAGE)
+		message(s, wc);
+	else if (wc->kind == PST_WC_IMM)
+		pst_server_immediate(s, wc->link, wc->imm);
+	else if (wc->kind == PST_WC_DONE)
+		pst_server_made(s, wc);
+	else if (wc->kind == PST_WC_DOWN)
+		end_link(s, wc->link);
+}
+
 int pst_server_serve(struct pst_server *s, struct pst_error *err)
 {
 	struct pst_wc wc;
+	uint64_t began;
 
 	while (!atomic_load(&s->stop)) {
 		int rc = pst_cq_wait(s->cq, &wc, 1, -1);
@@ -182,14 +165,9 @@ int pst_server_serve(struct pst_server *s, struct pst_error *err)
 			return pst_fail(err, rc, "%s: %s", s->config.url, strerror(-rc));
 		if (rc <= 0)
 			continue;
-		if (wc.kind == PST_WC_MESSAGE)
-			message(s, &wc);
-		else if (wc.kind == PST_WC_IMM)
-			pst_server_immediate(s, wc.link, wc.imm);
-		else if (wc.kind == PST_WC_DONE)
-			pst_server_made(s, &wc);
-		else if (wc.kind == PST_WC_DOWN)
-			end_link(s, wc.link);
+		began = pst_server_now_ns();
+		take(s, &wc);
+		pst_server_count(&s->facts.busy_ns, pst_server_now_ns() - began);
 	}
 	return 0;
 }
@@ -213,6 +191,7 @@ int pst_server_create(const struct pst_server_config *config, struct pst_server 
 
 	if (!s)
 		return pst_fail(err, -ENOMEM, "no memory for a server");
+	pst_server_facts_init(&s->facts);
 	s->config = *config;
 	s->config.url = strdup(config->url);
 	rc = s->config.url ? pst_device_open_cpu(config->node, config->threads, &s->device, err)
@@ -254,6 +233,7 @@ void pst_server_destroy(struct pst_server *s)
 		pst_fabric_close(s->fabric);
 	if (s->device)
 		pst_device_close(s->device);
+	pst_server_facts_destroy(&s->facts);
 	free((char *)s->config.url);
 	free(s);
 }

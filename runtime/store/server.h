@@ -35,4 +35,23 @@ int pst_server_serve(struct pst_server *server, struct pst_error *err);
 void pst_server_stop(struct pst_server *server); /* any thread or signal handler */
 void pst_server_destroy(struct pst_server *server);
 
+/* Any thread, as what follows. */
+struct pst_server_facts {
+	uint64_t pool_bytes, read_bytes; /* in its pools; from disk */
+	uint64_t calls, busy_ns;
+	uint32_t tables, clients, threads;
+	int node;
+	char note[256];
+};
+void pst_server_facts(struct pst_server *server, struct pst_server_facts *out);
+
+struct pst_table_facts {
+	uint32_t number, tensors, clients;
+	uint64_t bytes, state_bytes; /* of the snapshot; of masters and moments */
+	uint64_t version, pushed;    /* ~0: none yet; bytes of gradients */
+	char name[32];
+};
+/* The first numbered above @io->number; -ENOENT: there is none. */
+int pst_server_next_table(struct pst_server *server, struct pst_table_facts *io);
+
 #endif /* PST_SERVER_H */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * server_priv.h - a server's inside: server.c has its loop and its links, server_table.c the table,
- * server_step.c slots and steps.
+ * server_step.c slots and steps, server_stat.c what is told of them.
  */
 #ifndef PST_SERVER_PRIV_H
 #define PST_SERVER_PRIV_H
@@ -12,6 +12,7 @@
 #include "runtime/store/shard.h"
 #include "runtime/store/slot.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 /* A link that has to do with the table: it is the link's user pointer. */
@@ -30,6 +31,19 @@ struct making {
 	struct pst_region *region;
 };
 
+/* What any thread may ask for; the server's own writes it. */
+struct facts {
+	_Atomic uint64_t pool_bytes, read_bytes, calls, busy_ns;
+	_Atomic uint64_t version, pushed; /* of the table */
+	_Atomic uint32_t clients;
+	pthread_mutex_t lock; /* of what follows, which changes with the table */
+	bool there;
+	uint32_t number, tensors;
+	uint64_t bytes, state_bytes;
+	int node;
+	char name[32], note[256];
+};
+
 struct pst_server {
 	struct pst_server_config config;
 	struct pst_fabric *fabric;
@@ -43,6 +57,7 @@ struct pst_server {
 	struct pst_slot *slot[PST_MAX_SLOTS];
 	struct peer *peers;
 	uint64_t crc_bad;
+	struct facts facts;
 	atomic_bool stop;
 };
 
@@ -74,5 +89,23 @@ struct pst_slot *pst_server_take_slot(struct pst_server *s, const struct pst_lin
 				      unsigned int *number);
 /* It is gone: nobody can write there any more. The step goes on without it. */
 void pst_server_slot_gone(struct pst_server *s, struct pst_slot *slot);
+
+pst_server_fn pst_server_stated;
+void pst_server_facts_init(struct facts *f);
+void pst_server_facts_destroy(struct facts *f);
+void pst_server_tell_table(struct pst_server *s, uint32_t shard, uint32_t shards);
+void pst_server_tell_gone(struct pst_server *s);
+void pst_server_tell_pools(struct pst_server *s);
+uint64_t pst_server_now_ns(void);
+
+static inline void pst_server_count(_Atomic uint64_t *counter, uint64_t n)
+{
+	atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+static inline void pst_server_tell_version(struct pst_server *s)
+{
+	atomic_store_explicit(&s->facts.version, pst_shard_version(s->shard), memory_order_relaxed);
+}
 
 #endif /* PST_SERVER_PRIV_H */

@@ -77,6 +77,7 @@ int pst_server_slot_open(struct pst_server *s, struct request *r)
 			slot = NULL;
 		} else {
 			s->slot[number] = slot;
+			pst_server_tell_pools(s);
 		}
 	}
 	return answer_slot(s, r, slot, number < 0 ? 0 : (unsigned int)number);
@@ -177,6 +178,7 @@ int pst_server_apply(struct pst_server *s, struct request *r)
 	for (int i = 0; i < PST_MAX_SLOTS && !r->err.code; i++)
 		if (s->slot[i])
 			pst_slot_reset(s->slot[i]);
+	pst_server_tell_version(s);
 	return pst_server_answer(r);
 }
 
@@ -196,6 +198,7 @@ void pst_server_immediate(struct pst_server *s, struct pst_link *link, uint32_t 
 	if (PST_IMM_VERSION(imm) != (pst_shard_version(s->shard) & 1))
 		return; /* of a worker that died in the step before */
 	slot->arrived[PST_IMM_TENSOR(imm)] = 1;
+	pst_server_count(&s->facts.pushed, pst_shard_tensor_bytes(s->shard, PST_IMM_TENSOR(imm)));
 	try_finish_commit(s);
 }
 
@@ -223,15 +226,27 @@ static int check_pushed(const struct pst_server *s, const struct pst_link *link,
 	return 0;
 }
 
+static void count_pushed(struct pst_server *s, const struct pst_msg_pushed *m, const __u64 *bad)
+{
+	uint64_t bytes = 0;
+
+	for (uint32_t i = 0; i < m->count; i++)
+		if (m->item[i].tensor != PST_PUSHED_MASK && !(bad[i / 64] >> i % 64 & 1))
+			bytes += pst_shard_tensor_bytes(s->shard, m->item[i].tensor);
+	pst_server_count(&s->facts.pushed, bytes);
+}
+
 int pst_server_pushed(struct pst_server *s, struct request *r)
 {
 	const struct pst_msg_pushed *m = r->msg;
 	struct pst_msg_pushed_answer answer = {0};
 	int rc;
 
-	if (!check_pushed(s, r->link, m, &r->err))
+	if (!check_pushed(s, r->link, m, &r->err)) {
 		s->crc_bad += pst_slot_pushed(s->slot[m->slot], s->shard, s->device, m->item,
 					      m->count, answer.bad);
+		count_pushed(s, m, answer.bad);
+	}
 	rc = pst_rpc_answer(r->link, r->msg, &answer.answer, sizeof(answer), &r->err);
 	if (!r->err.code)
 		try_finish_commit(s);
@@ -263,6 +278,7 @@ void pst_server_slot_gone(struct pst_server *s, struct pst_slot *gone)
 	if (gone->sum && heir)
 		pst_slot_inherit(heir, gone, s->shard);
 	pst_slot_destroy(gone);
+	pst_server_tell_pools(s);
 	if (s->creator)
 		try_finish_commit(s);
 }

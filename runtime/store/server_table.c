@@ -60,6 +60,7 @@ static int make_table(struct pst_server *s, struct pst_link *link,
 		return rc;
 	}
 	s->creator = link;
+	pst_server_tell_table(s, m->shard, m->shards);
 	return 0;
 }
 
@@ -187,6 +188,7 @@ void pst_server_drop_table(struct pst_server *s)
 	s->snapshot = NULL;
 	s->shard = NULL;
 	s->creator = NULL;
+	pst_server_tell_gone(s);
 }
 
 /* Requests about it */
@@ -196,6 +198,7 @@ int pst_server_table_init(struct pst_server *s, struct request *r)
 	const struct pst_msg_table_init *m = r->msg;
 
 	pst_shard_init(s->shard, m->seed, &r->err);
+	pst_server_tell_version(s);
 	return pst_server_answer(r);
 }
 
@@ -216,6 +219,8 @@ int pst_server_table_load(struct pst_server *s, struct request *r)
 	else
 		pst_shard_load(s->shard, m->path, m->flags & PST_LOAD_OPTIMIZER, m->version,
 			       &loaded, &r->err);
+	pst_server_count(&s->facts.read_bytes, loaded.read_bytes);
+	pst_server_tell_version(s);
 	answer.read_bytes = loaded.read_bytes;
 	answer.copied_bytes = loaded.copied_bytes;
 	memcpy(answer.note, loaded.note, sizeof(answer.note));

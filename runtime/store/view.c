@@ -479,3 +479,24 @@ const float *pst_view_weight(const struct pst_view *v, size_t i, uint64_t versio
 	return (const float *)((const char *)v->head + v->buffer[version & 1] +
 			       v->tensor[i].offset);
 }
+
+void pst_view_pin(struct pst_view *v, size_t i, bool pinned)
+{
+	if (v->copy && v->copies)
+		pst_copies_pin(v->copies, &v->copy[i], pinned);
+}
+
+void pst_view_drop(struct pst_view *v, size_t i)
+{
+	if (v->copy && v->copies)
+		pst_copies_drop(v->copies, &v->copy[i]);
+}
+
+void pst_view_count_in(struct pst_view *v, size_t i, _Atomic uint32_t *here,
+		       _Atomic uint64_t *pulled)
+{
+	if (!v->copy)
+		return;
+	v->copy[i].here = here;
+	v->copy[i].pulled = pulled;
+}

@@ -70,6 +70,16 @@ int pst_view_need(struct pst_view *view, const uint32_t *tensor, size_t n, uint6
 /* Tensor @i as of @version; NULL when that is not held (any more), or was not pulled. */
 const float *pst_view_weight(const struct pst_view *view, size_t i, uint64_t version);
 
+/*
+ * For a view with copies: keep that of tensor @i for good, or no longer; let it go, pinned or
+ * not; count it in @here (or NULL), one more while there is one, and in @pulled, the bytes that
+ * come. Where nothing is copied: nothing.
+ */
+void pst_view_pin(struct pst_view *view, size_t i, bool pinned);
+void pst_view_drop(struct pst_view *view, size_t i);
+void pst_view_count_in(struct pst_view *view, size_t i, _Atomic uint32_t *here,
+		       _Atomic uint64_t *pulled);
+
 /* A few bytes (up to PST_PEEK_MAX) of memory that the server granted, read one-sidedly. */
 #define PST_PEEK_MAX 4096
 int pst_view_peek(const struct pst_view *view, struct pst_key key, uint64_t offset, void *out,

@@ -302,6 +302,7 @@ static int place_parts(struct pst_trainer *t, struct pst_error *err)
 		.worker_at = p->worker_at,
 		.nserver_at = (unsigned int)p->nserver_at,
 		.nworker_at = (unsigned int)p->nworker_at,
+		.daemon = p->daemon,
 		.fabric = t->o.fabric,
 		.key = p->key,
 		.listen_host = p->listen_host,

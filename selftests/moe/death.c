@@ -147,6 +147,29 @@ TEST_F(fabric, lost_activations_are_computed_again)
 	rig_close(&r);
 }
 
+/* Its ways to the servers are cut, and they live: it is replaced as if it had died. */
+static void cut_one(struct rig *r, int moment)
+{
+	if (moment == only)
+		kill(r->workers.pid[1], SIGUSR1);
+}
+
+TEST_F(fabric, a_worker_that_loses_its_way)
+{
+	/* one that is made later has the engine's own ways too, for it is a copy of this process */
+	for (only = 0; only < 8; only++) {
+		struct pst_moe_stat stat;
+		struct rig r;
+
+		rig_open(&r, small, 2, 2, true, 30000);
+		rig_step(&r, EVENLY, cut_one);
+		rig_step(&r, EVENLY, harm_none);
+		pst_moe_stat(r.moe, &stat);
+		EXPECT_EQ(1u, stat.restarts);
+		rig_close(&r);
+	}
+}
+
 /* A server's death is no worker's: it is an error with the server's name. */
 TEST_F(fabric, a_dead_server_is_an_error)
 {

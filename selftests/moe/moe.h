@@ -27,6 +27,8 @@ struct shape {
 struct workers {
 	unsigned int n, born, replaced;
 	bool processes, refuse; /* refuse: no replacement can be had */
+	bool kept;		/* by others, who need time: they say so many times: not yet */
+	unsigned int later;
 	pid_t pid[MAX_WORKERS];
 	struct pst_worker *worker[MAX_WORKERS];
 	pthread_t thread[MAX_WORKERS];
@@ -53,12 +55,45 @@ struct rig {
 
 /* Workers */
 
+static const char *server_urls[MAX_SERVERS + 1];
+
+/* Where a server of the rig listens, or over shm any: workers are called otherwise. */
+static inline bool is_server(const struct sockaddr_storage *a, socklen_t len)
+{
+	const struct sockaddr_in *in = (const void *)a;
+	char port[16];
+
+	if (a->ss_family == AF_UNIX)
+		return memmem(a, len, "store-", 6);
+	snprintf(port, sizeof(port), ":%u", ntohs(in->sin_port));
+	for (int i = 0; server_urls[i] && a->ss_family == AF_INET; i++)
+		if (strstr(server_urls[i], port))
+			return true;
+	return false;
+}
+
 static uint64_t worker_copy_bytes; /* their budget, 0: as much as they like */
+static int connect_ms;		   /* for one to appear, 0: as ever */
+static int (*replace_with)(void *ctx, unsigned int i, char url[PST_WIRE_URL],
+			   struct pst_error *err); /* NULL: worker_replace */
 
 static inline void *work_thread(void *worker)
 {
 	EXPECT_EQ(0, pst_worker_serve(worker, NULL));
 	return NULL;
+}
+
+/* In a worker's process: all its connections to others, but not those of others to it, are cut. */
+static inline void cut_ways(int sig)
+{
+	(void)sig;
+	for (int fd = 3; fd < 256; fd++) {
+		struct sockaddr_storage a;
+		socklen_t len = sizeof(a);
+
+		if (!getpeername(fd, (struct sockaddr *)&a, &len) && is_server(&a, len))
+			shutdown(fd, SHUT_RDWR);
+	}
 }
 
 static inline struct pst_worker *make_worker(const char *url)
@@ -81,7 +116,8 @@ static inline void worker_start(struct workers *w, unsigned int i)
 	if (w->processes) {
 		w->pid[i] = fork();
 		ASSERT_LE(0, w->pid[i]);
-		if (!w->pid[i] && !prctl(PR_SET_PDEATHSIG, SIGKILL))
+		if (!w->pid[i] && signal(SIGUSR1, cut_ways) != SIG_ERR &&
+		    !prctl(PR_SET_PDEATHSIG, SIGKILL))
 			_exit(work_thread(make_worker(w->url[i])) != NULL);
 		return;
 	}
@@ -96,9 +132,20 @@ static inline void worker_stop(struct workers *w, unsigned int i)
 		ASSERT_EQ(w->pid[i], waitpid(w->pid[i], NULL, 0));
 		return;
 	}
+	if (!w->worker[i])
+		return;
 	pst_worker_stop(w->worker[i]);
 	pthread_join(w->thread[i], NULL);
 	pst_worker_destroy(w->worker[i]);
+	w->worker[i] = NULL;
+}
+
+/* It ends by itself. */
+static inline void worker_await(struct workers *w, unsigned int i)
+{
+	pthread_join(w->thread[i], NULL);
+	pst_worker_destroy(w->worker[i]);
+	w->worker[i] = NULL;
 }
 
 #if defined(__SANITIZE_THREAD__)
@@ -119,6 +166,8 @@ static inline int worker_replace(void *ctx, unsigned int i, char url[PST_WIRE_UR
 		snprintf(err->text, sizeof(err->text), "no worker %u today", i);
 		return err->code;
 	}
+	if (w->later && w->later--)
+		return -EAGAIN;
 	/* over tcp this process has threads of its fabric */
 	if (w->processes && is_tcp() && !FORKS_WITH_THREADS)
 		SKIP("the thread sanitizer follows no fork of a process with threads", "make SAN=");
@@ -126,7 +175,7 @@ static inline int worker_replace(void *ctx, unsigned int i, char url[PST_WIRE_UR
 	worker_start(w, i);
 	w->replaced++;
 	memcpy(url, w->url[i], PST_WIRE_URL);
-	return 0;
+	return w->kept ? STORE_TIMEOUT_MS : 0;
 }
 
 static inline void worker_kill(struct workers *w, unsigned int i)
@@ -188,6 +237,11 @@ static inline void open_client(struct rig *r)
 	ASSERT_OK(pst_client_train(r->client, &r->err), &r->err);
 }
 
+static inline int reach_servers(void *client, struct pst_error *err)
+{
+	return pst_client_check(client, err);
+}
+
 static inline void open_moe(struct rig *r, int timeout_ms)
 {
 	struct pst_wire_server server[MAX_SERVERS];
@@ -208,8 +262,11 @@ static inline void open_moe(struct rig *r, int timeout_ms)
 		.train = 1,
 		.node = -1,
 		.timeout_ms = timeout_ms,
-		.replace = worker_replace,
+		.connect_ms = connect_ms,
+		.replace = replace_with ? replace_with : worker_replace,
 		.ctx = &r->workers,
+		.reach = reach_servers,
+		.reach_ctx = r->client,
 	};
 
 	for (unsigned int i = 0; i < r->servers.n; i++)
@@ -224,6 +281,8 @@ static inline void rig_open(struct rig *r, struct shape s, unsigned int servers,
 {
 	*r = (struct rig){.s = s, .workers = {.n = workers, .processes = processes}};
 	servers_start(&r->servers, servers, processes);
+	for (unsigned int i = 0; i < servers; i++)
+		server_urls[i] = r->servers.url[i];
 	for (unsigned int i = 0; i < workers; i++)
 		worker_start(&r->workers, i);
 	r->device = open_device(1);
