@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# deps.sh [build|run|check|bench|vm]... - install the Debian packages that are missing
+# deps.sh [build|run|check|bench|vm|debug]... - install the Debian packages that are missing
 #
 # Says which, and what each is for, then calls apt-get, by sudo when not root. When all is there it
 # does and prints nothing. With PENSTOCK_NO_INSTALL=1 it only says what is missing, and fails.
@@ -15,9 +15,11 @@ packages()
 		build make builds it
 		build pkg-config tells other programs how to link with it
 		build libc6-dev the C library's headers
+		build libinih-dev reads penstockd.conf
 		build libisal-dev counts checksums of messages
 		build libjansson-dev reads config.json and safetensors headers
 		build liblzma-dev reads .xz text
+		build libmicrohttpd-dev tells penstockd's figures to Prometheus
 		build librdmacm-dev the headers of RDMA, for the verbs fabric
 		build liburing-dev reads files by io_uring
 		build libssl-dev proves that both ends of a link have the same key
@@ -27,10 +29,12 @@ packages()
 		run manpages-dev its manual pages are training text
 		run xz-utils its manual pages are training text
 		check clang the second compiler, and the one with the fuzzer
+		check fish completes commands of penstockctl
 		check g++ public headers serve C++ too
 		check git which files are part of the tree
 		check libclang-rt-dev the sanitizers of clang
 		check mandoc checks manual pages
+		check zsh completes commands of penstockctl
 		bench fio the peer of our loader
 		bench iperf3 the peer of our tcp fabric
 		bench libdpdk-dev the peer of our pool
@@ -41,9 +45,17 @@ packages()
 		vm ibverbs-providers drives RDMA devices
 		vm iproute2 sets up links and RDMA devices
 		vm libc6-dev the C library's headers, and what static programs need of it
+		vm kmod loads the module into guests
 		vm librdmacm1 connects RDMA devices
+		vm linux-headers-amd64 is what the module for guests is built against
 		vm qemu-system-x86 is the machine that guests run on
 		vm xz-utils unpacks their kernel
+		debug bc counts in the kernel's build
+		debug bison builds the kernel's configuration
+		debug cpio packs what the kernel starts from
+		debug flex builds the kernel's configuration
+		debug libelf-dev checks the kernel's objects
+		debug linux-source-6.1 is the kernel that is built to look closely
 	END
 }
 
@@ -65,7 +77,7 @@ for group in "${@:-build}"; do
 	done <<-END
 		$(packages)
 	END
-	[ -n "$known" ] || { echo "deps.sh: no group '$group' (build, run, check, bench, vm)" >&2; exit 2; }
+	[ -n "$known" ] || { echo "deps.sh: no group '$group' (build, run, check, bench, vm, debug)" >&2; exit 2; }
 done
 [ -n "$missing" ] || exit 0
 

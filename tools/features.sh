@@ -31,10 +31,12 @@ else
 	while read -r header library package; do
 		builds "$header" "$library" || missing="$missing $package"
 	done <<-END
+		ini.h inih libinih-dev
 		isa-l/crc.h isal libisal-dev
 		jansson.h jansson libjansson-dev
 		liburing.h uring liburing-dev
 		lzma.h lzma liblzma-dev
+		microhttpd.h microhttpd libmicrohttpd-dev
 		openssl/evp.h crypto libssl-dev
 		zlib.h z zlib1g-dev
 	END

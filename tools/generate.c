@@ -104,6 +104,8 @@ int cmd_generate(int argc, char **argv)
 		 "servers that run already: tcp://HOST[:PORT], or HOST[:PORT]", NULL},
 		{"worker-at", "URL...", OPT_LIST, &peers.worker_at, 0, 0,
 		 "workers that run already", NULL},
+		{"daemon", "[=SOCKET]", OPT_MAYBE, &o.peers.daemon, 0, 0,
+		 "workers, and servers if it has any, are those that penstockd keeps", NULL},
 		{"listen-host", "HOST[,HOST]", OPT_TEXT, &o.peers.listen_host, 0, 0,
 		 "address of this host for what is started here, several for rails", NULL},
 		{"key", "FILE", OPT_TEXT, &o.peers.key, 0, 0,

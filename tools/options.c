@@ -36,8 +36,8 @@ static void print_help(const char *command, const char *synopsis, const struct o
 			printf("\n%s\n", r->help);
 			continue;
 		}
-		snprintf(left, sizeof(left), "  --%s%s%s", r->name, r->arg ? " " : "",
-			 r->arg ? r->arg : "");
+		snprintf(left, sizeof(left), "  --%s%s%s", r->name,
+			 r->arg && r->kind != OPT_MAYBE ? " " : "", r->arg ? r->arg : "");
 		if (strlen(left) < HELP_COLUMN)
 			printf("%-*s%s\n", HELP_COLUMN, left, r->help);
 		else
@@ -125,6 +125,10 @@ static int take_option(int argc, char **argv, int *at, const char *command,
 		if (value)
 			return usage_error(command, "--%s takes no value", r->name);
 		*(uint32_t *)r->to = 1;
+		return -1;
+	}
+	if (r->kind == OPT_MAYBE) {
+		*(const char **)r->to = value ? value + 1 : "";
 		return -1;
 	}
 	if (value)

@@ -2,7 +2,8 @@
 /*
  * options.h - one table of options per command: it parses, and it makes --help.
  *
- * --name VALUE and --name=VALUE. A list takes all words up to the next option.
+ * --name VALUE and --name=VALUE. A list takes all words up to the next option. What may be left out
+ * is said as --name=VALUE only.
  */
 #ifndef TOOLS_OPTIONS_H
 #define TOOLS_OPTIONS_H
@@ -17,6 +18,7 @@ enum opt_kind {
 	OPT_U64,   /* uint64_t */
 	OPT_REAL,  /* double in [min, max] */
 	OPT_TEXT,  /* const char * */
+	OPT_MAYBE, /* const char *; "" when the option stands alone */
 	OPT_LIST,  /* struct opt_list */
 	OPT_TITLE, /* a line of its own in --help */
 };

@@ -25,6 +25,8 @@ int take_peers(const char *command, const struct peers *p, struct pst_peer_optio
 
 	if (rc >= 0)
 		return rc;
+	if (to->daemon && p->workers && !p->worker_at.count)
+		return usage_error(command, "--workers: none is started beside those of --daemon");
 	return take_list(command, "worker", &p->worker_at, p->workers, &to->worker_at,
 			 &to->nworker_at, workers);
 }

@@ -4,6 +4,7 @@ tools-programs := \
 	examples/train \
 	penstock \
 	penstock-perf \
+	penstockctl \
 	# EOL
 
 # linked with libpenstock.a: what measures the leaves uses more of them than penstock.h shows
@@ -57,4 +58,27 @@ penstock-perf-y := \
 	tools/perf/self.c \
 	tools/perf/serve.c \
 	tools/perf/tokens.c \
+	# EOL
+
+penstockctl-y := \
+	tools/ctl/call.c \
+	tools/ctl/cell.c \
+	tools/ctl/devices.c \
+	tools/ctl/events.c \
+	tools/ctl/experts.c \
+	tools/ctl/info.c \
+	tools/ctl/kernels.c \
+	tools/ctl/main.c \
+	tools/ctl/pools.c \
+	tools/ctl/power.c \
+	tools/ctl/print.c \
+	tools/ctl/screen.c \
+	tools/ctl/tables.c \
+	tools/ctl/text.c \
+	tools/ctl/top.c \
+	tools/ctl/top_rows.c \
+	tools/ctl/top_view.c \
+	tools/ctl/words.c \
+	tools/ctl/workers.c \
+	tools/options.c \
 	# EOL

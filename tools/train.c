@@ -120,6 +120,17 @@ static int finish(struct run *r, struct pst_error *err)
 	return 0;
 }
 
+/* Servers or workers that there are: a daemon may have had others than were asked for. */
+static int count_parts(struct run *r, const char *role)
+{
+	struct pst_part_info p;
+	int n = 0;
+
+	for (unsigned int i = 0; !pst_trainer_part(r->t, i, &p); i++)
+		n += !strcmp(p.role, role);
+	return n;
+}
+
 static json_t *result(struct run *r)
 {
 	char digest[20];
@@ -140,15 +151,16 @@ static json_t *result(struct run *r)
 			 "gzip_bits_per_byte", r->eval.gzip_bits_per_byte, "xz_bits_per_byte",
 			 r->eval.xz_bits_per_byte);
 	json_object_update_new(
-		root, json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:I, s:f, s:s}",
-				"bytes_pulled", (json_int_t)(w.pulled_engine + w.pulled_workers),
-				"bytes_pushed", (json_int_t)(w.pushed_engine + w.pushed_workers),
-				"bytes_dispatched", (json_int_t)w.dispatched, "bytes_combined",
-				(json_int_t)w.combined, "bytes_moved", (json_int_t)w.moved,
-				"bytes_copied", (json_int_t)w.copied, "bytes_saved",
-				(json_int_t)w.saved, "workers", (int)r->o.workers, "servers",
-				(int)r->o.servers, "worker_restarts", (json_int_t)w.worker_restarts,
-				"expert_load_max_over_mean", r->skew, "loss_digest", digest));
+		root,
+		json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:I, s:f, s:s}",
+			  "bytes_pulled", (json_int_t)(w.pulled_engine + w.pulled_workers),
+			  "bytes_pushed", (json_int_t)(w.pushed_engine + w.pushed_workers),
+			  "bytes_dispatched", (json_int_t)w.dispatched, "bytes_combined",
+			  (json_int_t)w.combined, "bytes_moved", (json_int_t)w.moved,
+			  "bytes_copied", (json_int_t)w.copied, "bytes_saved", (json_int_t)w.saved,
+			  "workers", count_parts(r, "worker"), "servers", count_parts(r, "server"),
+			  "worker_restarts", (json_int_t)w.worker_restarts,
+			  "expert_load_max_over_mean", r->skew, "loss_digest", digest));
 	if (r->checkpoint[0])
 		json_object_set_new(root, "checkpoint",
 				    json_text(r->checkpoint, strlen(r->checkpoint)));
@@ -233,6 +245,8 @@ int cmd_train(int argc, char **argv)
 		 "servers that run already: tcp://HOST[:PORT], or HOST[:PORT]", NULL},
 		{"worker-at", "URL...", OPT_LIST, &peers.worker_at, 0, 0,
 		 "workers that run already", NULL},
+		{"daemon", "[=SOCKET]", OPT_MAYBE, &o->peers.daemon, 0, 0,
+		 "workers, and servers if it has any, are those that penstockd keeps", NULL},
 		{"listen-host", "HOST[,HOST]", OPT_TEXT, &o->peers.listen_host, 0, 0,
 		 "address of this host for what is started here, several for rails", NULL},
 		{"key", "FILE", OPT_TEXT, &o->peers.key, 0, 0,
