@@ -9,6 +9,10 @@
 #	make bench        install what is missing, build, measure against limits and peers
 #	make soak         kill peers under load for SECONDS=600 over FABRIC=tcp (or shm, verbs)
 #	make install      into $(DESTDIR)$(prefix); make uninstall takes it out
+#	make modules      build penstock.ko, the optional /dev/penstock: for the running kernel, or for
+#	                  that of KDIR=/usr/src/linux-headers-VERSION
+#	make modules_install  into $(DESTDIR)/lib/modules, with the rule of who may use it
+#	make vm-debug-kernel  test the module in a kernel with KASAN and lockdep, which is built first
 #	make clean        remove $(O)
 #	make tests        build the test programs; one is $(O)/selftests/AREA/NAME
 #	make format-check hold the sources against .clang-format
@@ -34,6 +38,9 @@ bindir ?= $(prefix)/bin
 libdir ?= $(prefix)/lib
 includedir ?= $(prefix)/include
 mandir ?= $(prefix)/share/man
+sharedir ?= $(prefix)/share/penstock
+unitdir ?= $(prefix)/lib/systemd/system
+sysusersdir ?= $(prefix)/lib/sysusers.d
 version := 0.1.0
 MODEL ?= tiny
 STEPS ?= 5000
@@ -83,17 +90,24 @@ so := $(O)/libpenstock.so
 programs := $(daemon-programs) $(tools-programs)
 programs-o := $(foreach p,$(programs),$($(p)-y:%.c=$(O)/%.o))
 tests := $(selftests-programs:%=$(O)/selftests/%)
-vm-tests := $(selftests-vm:%=$(O)/selftests/%)
+vm-tests := $(selftests-vm:%=$(O)/selftests/%) $(selftests-module:%=$(O)/selftests/%)
 benches := $(selftests-benches:%=$(O)/selftests/%)
 harness-o := $(selftests-lib:%.c=$(O)/%.o)
 fuzzers := $(selftests-fuzz:%=$(O)/selftests/fuzz/%)
-helpers-o := $(sort $(foreach t,$(selftests-programs) $(selftests-vm) $(selftests-benches),$($(t)-y:%.c=$(O)/%.o)))
-all-o := $(lib-o) $(helpers-o) $(programs-o) $(harness-o) $(tests:%=%.o) $(vm-tests:%=%.o) $(benches:%=%.o) $(fuzzers:%=%.o)
+standins-o := $(patsubst %.c,$(O)/%.o,$(sort $(selftests-cuda-y) $(selftests-nvml-y) $(selftests-nvml-old-y)))
+helpers-o := $(sort $(foreach t,$(selftests-programs) $(selftests-vm) $(selftests-module) $(selftests-benches) $(selftests-fuzz:%=fuzz/%),$($(t)-y:%.c=$(O)/%.o)))
+images := $(selftests-images:%.c=$(O)/%.so)
+all-o := $(lib-o) $(helpers-o) $(programs-o) $(harness-o) $(tests:%=%.o) $(vm-tests:%=%.o) $(benches:%=%.o) $(fuzzers:%=%.o) \
+	$(standins-o) $(images:.so=.o)
 
 .DEFAULT_GOAL := all
 all: $(programs:%=$(O)/%) $(lib) $(so)
 tests: $(tests)
-vm-tests: $(vm-tests)
+vm-tests: $(vm-tests) vm-modules
+# For the kernel that guests have, where its headers are; the test of it says so where not.
+vm-modules:
+	@selftests/vm/image $(O)/vm && tools/modules.sh -t $(O) \
+		/usr/src/linux-headers-$$(sed 's/^linux-image-//' $(O)/vm/package) >/dev/null || [ $$? -eq 4 ]
 tsan-tests: $(selftests-tsan:%=$(O)/selftests/%)
 benches: $(benches)
 fuzzers: $(fuzzers)
@@ -167,20 +181,35 @@ define static-program
 $(O)/$(1): $($(1)-y:%.c=$(O)/%.o) $(lib)
 	@mkdir -p $$(@D)
 	$$(call said,LD)
-	$(Q)$(CC) $(cflags) $(ldflags) -o $$@ $$(filter %.o,$$^) $(lib) $(ldlibs)
+	$(Q)$(CC) $(cflags) $(ldflags) -o $$@ $$(filter %.o,$$^) $(lib) $$(ldlibs)
 endef
-$(foreach p,$(programs),$(eval $(call $(if $(filter $(p),$(tools-static)),static-)program,$(p))))
+$(foreach p,$(programs),$(eval $(call $(if $(filter $(p),$(daemon-static) $(tools-static)),static-)program,$(p))))
 
 # A test is one source beside the harness; it sees the library's inside.
 $(O)/selftests/%: $(O)/selftests/%.o $(harness-o) $(lib)
 	$(call said,LD)
 	$(Q)$(CC) $(cflags) $(ldflags) -o $@ $(filter %.o,$^) $(lib) $(ldlibs)
 # What NAME-y lists is linked in besides.
-$(foreach t,$(selftests-programs) $(selftests-vm) $(selftests-benches),$(if $($(t)-y),$(eval \
+$(foreach t,$(sort $(selftests-programs) $(selftests-vm) $(selftests-module) $(selftests-benches)),$(if $($(t)-y),$(eval \
 	$(O)/selftests/$(t): $($(t)-y:%.c=$(O)/%.o))))
+# Kernels in images, that may use ref.
+$(images): %.so: %.o $(patsubst %.c,$(O)/%.f32.o,$(filter %/gemm.c %/rows.c %/swiglu.c,$(kernels-ref)))
+	$(call said,LD)
+	$(Q)$(CC) $(cflags) $(ldflags) -shared -o $@ $(filter %.o,$^) -lm
+# Stand-ins for NVIDIA's driver.
+$(O)/selftests/gpu/libcuda.so.1: $(selftests-cuda-y:%.c=$(O)/%.o) $(lib)
+$(O)/selftests/gpu/libnvidia-ml.so.1: $(selftests-nvml-y:%.c=$(O)/%.o)
+$(O)/selftests/gpu/old/libnvidia-ml.so.1: $(selftests-nvml-old-y:%.c=$(O)/%.o)
+$(standins):
+	@mkdir -p $(@D)
+	$(call said,LD)
+	$(Q)$(CC) $(cflags) $(ldflags) $(so-flags) -shared -Wl,-soname,$(@F) \
+		-Wl,--exclude-libs,ALL -Wl,--as-needed -o $@ $(filter %.o %.a,$^) $(ldlibs)
+$(foreach f,$(selftests-fuzz),$(if $(fuzz/$(f)-y),$(eval \
+	$(O)/selftests/fuzz/$(f): $(fuzz/$(f)-y:%.c=$(O)/%.o))))
 $(fuzzers): $(O)/selftests/fuzz/%: $(O)/selftests/fuzz/%.o $(lib)
 	$(call said,LD)
-	$(Q)$(CC) $(cflags) $(ldflags) -fsanitize=fuzzer -o $@ $< $(lib) $(ldlibs)
+	$(Q)$(CC) $(cflags) $(ldflags) -fsanitize=fuzzer -o $@ $(filter %.o,$^) $(lib) $(ldlibs)
 
 # Tests that fit in a minute, and all of them in every build that we have.
 quick: all tests
@@ -194,6 +223,17 @@ vm-check:
 	@$(MAKE) all vm-tests
 	@O='$(O)' selftests/vm/run -t 600 -- selftests/run -O $(O) -j 1 $(selftests-vm) \
 		$(selftests-vm-scripts)
+
+# What only the kernel can do; nothing else needs it.
+KDIR ?=
+modules:
+	@tools/modules.sh $(O) $(KDIR)
+modules_install:
+	@DESTDIR='$(DESTDIR)' tools/modules.sh -i $(O) $(KDIR)
+	install -D -m 644 daemon/units/60-penstock.rules \
+		$(DESTDIR)$(prefix)/lib/udev/rules.d/60-penstock.rules
+vm-debug-kernel:
+	@O='$(O)' JOBS='$(JOBS)' selftests/vm/debug-kernel.sh
 
 # Peers under load are killed at random moments, for as long as is wanted.
 soak: all tests
@@ -226,6 +266,7 @@ install: all
 	ln -sf libpenstock.so.0 $(DESTDIR)$(libdir)/libpenstock.so
 	install -m 644 runtime/penstock.h $(DESTDIR)$(includedir)
 	install -m 644 $(wildcard uapi/penstock/*.h) $(DESTDIR)$(includedir)/penstock
+	install -D -m 644 -t $(DESTDIR)$(includedir)/penstock/kernels kernels/image.h kernels/op.h
 	sed -e 's|@libdir@|$(libdir:$(prefix)/%=$${prefix}/%)|' -e 's|@prefix@|$(prefix)|' \
 		-e 's|@includedir@|$(includedir:$(prefix)/%=$${prefix}/%)|' \
 		-e 's|@version@|$(version)|' runtime/penstock.pc.in \
@@ -233,16 +274,32 @@ install: all
 	set -e; for page in $(man-pages); do \
 		install -D -m 644 $$page $(DESTDIR)$(mandir)/man$${page##*.}/$${page##*/}; \
 	done
+	install -D -m 644 tools/completion/penstockctl.bash $(DESTDIR)$(bash-completion)
+	install -D -m 644 tools/completion/_penstockctl $(DESTDIR)$(zsh-completion)
+	install -D -m 644 tools/completion/penstockctl.fish $(DESTDIR)$(fish-completion)
+	install -d $(DESTDIR)$(unitdir) $(DESTDIR)$(sharedir)
+	set -e; for unit in $(units); do \
+		sed 's|@bindir@|$(bindir)|' daemon/units/$$unit >$(DESTDIR)$(unitdir)/$$unit; \
+		chmod 644 $(DESTDIR)$(unitdir)/$$unit; \
+	done
+	install -D -m 644 daemon/units/penstock.sysusers $(DESTDIR)$(sysusersdir)/penstock.conf
+	install -m 644 daemon/dashboards/* $(DESTDIR)$(sharedir)
 	[ -n '$(DESTDIR)' ] || [ ! -w /etc/ld.so.cache ] || ldconfig
 uninstall:
 	rm -f $(patsubst %,$(DESTDIR)$(bindir)/%,$(filter-out examples/%,$(programs))) \
 		$(DESTDIR)$(libdir)/libpenstock.* $(DESTDIR)$(libdir)/pkgconfig/penstock.pc \
-		$(DESTDIR)$(includedir)/penstock.h
-	rm -rf $(DESTDIR)$(includedir)/penstock
+		$(DESTDIR)$(includedir)/penstock.h $(DESTDIR)$(bash-completion) \
+		$(DESTDIR)$(zsh-completion) $(DESTDIR)$(fish-completion)
+	rm -rf $(DESTDIR)$(includedir)/penstock $(DESTDIR)$(sharedir)
+	rm -f $(units:%=$(DESTDIR)$(unitdir)/%) $(DESTDIR)$(sysusersdir)/penstock.conf
 	for page in $(man-pages); do \
 		rm -f $(DESTDIR)$(mandir)/man$${page##*.}/$${page##*/}; \
 	done
 man-pages := $(wildcard doc/man/*.[1-9])
+units := penstockd.service penstock-ps@.service
+bash-completion := $(prefix)/share/bash-completion/completions/penstockctl
+zsh-completion := $(prefix)/share/zsh/site-functions/_penstockctl
+fish-completion := $(prefix)/share/fish/vendor_completions.d/penstockctl.fish
 
 # clang-format has the last word on how C looks.
 format-check:
@@ -253,7 +310,7 @@ clean:
 list-installed:
 	@echo $(filter-out examples/%,$(programs))
 list-static:
-	@echo $(tools-static)
+	@echo $(daemon-static) $(tools-static)
 list-%:
 	@echo $(selftests-$*)
 
@@ -261,7 +318,7 @@ help:
 	@sed -n 's/^#	//p' Makefile
 
 -include $(all-o:.o=.d)
-.PHONY: all tests vm-tests tsan-tests benches fuzzers run quick check vm-check bench soak install uninstall format-check clean help \
-	list-installed list-static FORCE
+.PHONY: all tests vm-tests vm-modules modules modules_install vm-debug-kernel tsan-tests benches fuzzers run quick check vm-check bench soak install uninstall format-check clean help \
+	list-installed FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
 #include <penstock/wire.h>
 #include <pthread.h>
 #include <signal.h>
@@ -16,14 +17,21 @@
 
 static const struct serve_role *the_role;
 static void *the_object;
-static int leashed; /* standard input ends with who started this, and is where it listens */
+static bool until_eof; /* standard input ends with who started this, and is where it listens */
+static int leash = -1; /* of the daemon that started this, -1: none */
 
 static const struct option options[] = {
-	{"listen", required_argument, NULL, 'l'},  {"key", required_argument, NULL, 'k'},
-	{"threads", required_argument, NULL, 't'}, {"node", required_argument, NULL, 'n'},
-	{"lock", required_argument, NULL, 'm'},	   {"huge", required_argument, NULL, 'g'},
-	{"until-eof", no_argument, NULL, 'e'},	   {"version", no_argument, NULL, 'V'},
-	{"help", no_argument, NULL, 'h'},	   {0},
+	{"listen", required_argument, NULL, 'l'},
+	{"key", required_argument, NULL, 'k'},
+	{"threads", required_argument, NULL, 't'},
+	{"node", required_argument, NULL, 'n'},
+	{"lock", required_argument, NULL, 'm'},
+	{"huge", required_argument, NULL, 'g'},
+	{"until-eof", no_argument, NULL, 'e'},
+	{"leash", required_argument, NULL, 'L'},
+	{"version", no_argument, NULL, 'V'},
+	{"help", no_argument, NULL, 'h'},
+	{0},
 };
 
 static void help(void)
@@ -41,6 +49,9 @@ static void help(void)
 	       "  --lock N        lock memory in RAM: 0 no, 1 if allowed (default), 2 or fail\n"
 	       "  --huge N        use huge pages (default 1)\n"
 	       "  --until-eof     end when standard input does (with who holds its other end)\n"
+	       "  --leash FD      a socket that penstockd holds the other end of: by it orders "
+	       "come\n"
+	       "                  and figures go\n"
 	       "  --version       print the version and exit\n"
 	       "  --help          print this and exit\n"
 	       "\n"
@@ -81,10 +92,10 @@ static void on_signal(int sig)
 	the_role->end(the_object);
 }
 
-/* To who holds the other end of the leash, if that is a socket. */
+/* To who holds the other end of standard input, if that is a socket. */
 static bool tell(const char *text)
 {
-	return leashed && send(STDIN_FILENO, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL) > 0;
+	return until_eof && send(STDIN_FILENO, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL) > 0;
 }
 
 static void say_url(void)
@@ -92,16 +103,17 @@ static void say_url(void)
 	char line[512];
 
 	snprintf(line, sizeof(line), PST_LISTENS "%s\n", the_role->url(the_object));
-	if (tell(line))
+	/* over a leash HELLO says it */
+	if (tell(line) || leash >= 0)
 		return;
 	fputs(line, stdout);
 	fflush(stdout);
 }
 
-/* Who started this on a leash says it to people, in a sentence of its own. */
+/* Who started this says it to people, in a sentence of its own. */
 static int fail(const struct pst_error *err)
 {
-	if (tell(err->text))
+	if (tell(err->text) || (leash >= 0 && !leashed_fail(leash, err)))
 		return 1;
 	fprintf(stderr, "%s: %s\n", the_role->name, err->text);
 	return 1;
@@ -113,7 +125,7 @@ static int end_at_eof(void)
 	pthread_t thread;
 	int rc = pthread_create(&thread, NULL, wait_for_eof, NULL);
 
-	leashed = 1;
+	until_eof = true;
 	if (rc) {
 		snprintf(err.text, sizeof(err.text), "no thread to watch standard input: %s",
 			 strerror(rc));
@@ -123,29 +135,70 @@ static int end_at_eof(void)
 	return 0;
 }
 
+static void block_signals(sigset_t *before)
+{
+	sigset_t both;
+
+	sigemptyset(&both);
+	sigaddset(&both, SIGTERM);
+	sigaddset(&both, SIGINT);
+	sigprocmask(SIG_BLOCK, &both, before);
+}
+
+/* Serving, seen and ordered over the leash if there is one. */
+static int run(struct pst_error *err)
+{
+	struct leashed *l = NULL;
+	int rc = 0;
+
+	if (leash >= 0)
+		rc = leashed_begin(leash, the_role->leash_role, the_role->url(the_object),
+				   the_role->leashed, the_object, &l, err);
+	if (rc < 0)
+		return rc;
+	say_url();
+	rc = the_role->run(the_object, err);
+	block_signals(NULL);
+	if (rc < 0)
+		err->code = rc;
+	leashed_end(l, err);
+	return rc;
+}
+
 static int serve(const struct pst_serve_options *o)
 {
 	struct sigaction act = {.sa_handler = on_signal};
 	struct pst_error err = {0};
-	sigset_t both, before;
+	sigset_t before;
 	int rc;
 
 	/* no signal before there is something to end */
-	sigemptyset(&both);
-	sigaddset(&both, SIGTERM);
-	sigaddset(&both, SIGINT);
-	sigprocmask(SIG_BLOCK, &both, &before);
+	block_signals(&before);
 	rc = the_role->begin(o, &the_object, &err);
 	if (rc < 0)
 		return fail(&err);
 	sigaction(SIGTERM, &act, NULL);
 	sigaction(SIGINT, &act, NULL);
 	sigprocmask(SIG_SETMASK, &before, NULL);
-	say_url();
-	rc = the_role->run(the_object, &err);
-	sigprocmask(SIG_BLOCK, &both, NULL);
+	rc = run(&err);
+	block_signals(NULL);
 	the_role->release(the_object);
 	return rc < 0 ? fail(&err) : 0;
+}
+
+/* It came from who started this, and is not for others. */
+static int take_leash(const char *text)
+{
+	struct sockaddr_storage peer;
+	socklen_t len = sizeof(peer);
+	long n;
+
+	if (parse_number(text, STDERR_FILENO + 1, INT_MAX, &n) ||
+	    getpeername((int)n, (struct sockaddr *)&peer, &len) || peer.ss_family != AF_UNIX)
+		return -EINVAL;
+	leash = (int)n;
+	fcntl(leash, F_SETFD, FD_CLOEXEC);
+	return 0;
 }
 
 /* Closed ones are taken, or what is opened next would be read from and printed to. */
@@ -203,6 +256,10 @@ int serve_main(const struct serve_role *role, int argc, char **argv)
 		case 'e':
 			if (end_at_eof())
 				return 1;
+			break;
+		case 'L':
+			if (take_leash(optarg))
+				return usage("not a leash, which penstockd gives: ", optarg);
 			break;
 		case 'V':
 			printf("%s %s\n", role->name, pst_version());

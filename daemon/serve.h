@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * serve.h - what the mains of penstock-ps and penstock-worker share: options,
- * signals (TERM and INT end it well), the end of standard input.
+ * signals (TERM and INT end it well), the end of standard input, a leash.
  */
 #ifndef DAEMON_SERVE_H
 #define DAEMON_SERVE_H
 
+#include "daemon/children/leashed.h"
 #include "runtime/penstock.h"
 
 struct serve_role {
@@ -15,6 +16,8 @@ struct serve_role {
 	int (*run)(void *object, struct pst_error *err);
 	void (*end)(void *object); /* from a signal handler */
 	void (*release)(void *object);
+	uint32_t leash_role; /* PST_LEASH_* */
+	const struct leashed_ops *leashed;
 };
 
 /* Exit status: 0 ended by a signal, 1 failed, 2 usage. */

@@ -1,8 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 # Programs: selftests/AREA/NAME.c becomes $(O)/selftests/AREA/NAME.
 selftests-programs := \
+	control/children \
+	control/command \
+	control/config \
+	control/devices \
+	control/door \
+	control/events \
+	control/gpu_door \
+	control/gpus \
+	control/keep \
+	control/kernels \
+	control/layout \
+	control/leash \
+	control/metrics \
+	control/nth \
+	control/pools \
+	control/session \
+	control/start \
+	control/swap \
+	control/workers \
 	device/device \
 	device/mlp \
+	gpu/driver \
+	gpu/launch \
 	io/checkpoint \
 	io/file \
 	io/loader \
@@ -20,8 +41,11 @@ selftests-programs := \
 	model/golden \
 	model/model \
 	model/params \
+	moe/bind \
 	moe/death \
+	moe/drain \
 	moe/engine \
+	moe/experts \
 	moe/far \
 	moe/hostile \
 	rdma/cause \
@@ -49,11 +73,14 @@ selftests-programs := \
 	store/pull \
 	store/push \
 	store/server \
+	store/server_stat \
 	store/shard \
 	store/torn \
 	tools/bad_checkpoint \
 	tools/bad_config \
 	tools/bad_options \
+	tools/ctl \
+	tools/ctl_top \
 	tools/doctor \
 	tools/generate \
 	tools/json \
@@ -63,6 +90,7 @@ selftests-programs := \
 	tools/perf_histogram \
 	tools/perf_server \
 	train/crash \
+	train/daemon \
 	train/digest \
 	train/golden \
 	train/hosts \
@@ -89,8 +117,27 @@ selftests-vm += \
 $(O)/selftests/rdma/verbs_hostile: ldlibs += -lrdmacm -libverbs
 endif
 
+# programs that a script of such a machine runs, when it has loaded the module for them
+selftests-module := \
+	control/command \
+	control/module \
+	control/module_devices \
+	control/module_limits \
+	# EOL
+
+# what loads the module (Kbuild): imports its pools, as devices do
+selftests-kmod := \
+	selftests/control/importer.c \
+	# EOL
+
+# what is run by hand: make vm-debug-kernel
+selftests-by-hand := \
+	selftests/vm/debug-kernel.sh \
+	# EOL
+
 # and scripts
 selftests-vm-scripts := \
+	control/module.sh \
 	train/netns.sh \
 	train/verbs.sh \
 	# EOL
@@ -132,15 +179,21 @@ selftests-lib := \
 
 # left out of make quick: what takes more than a few seconds
 selftests-slow := \
+	control/keep \
+	control/kernels \
+	control/nth \
+	control/train.sh \
 	rdma/kills \
 	rdma/shm_sleep \
 	rdma/tcp \
 	tools/bad_checkpoint \
+	tools/completion.sh \
 	tools/generate \
 	tools/limits \
 	tools/perf \
 	tools/perf_server \
 	train/crash \
+	train/daemon \
 	train/digest \
 	train/hosts \
 	train/kill \
@@ -151,13 +204,23 @@ selftests-slow := \
 
 # run once more under the thread sanitizer: programs with threads
 selftests-tsan := \
+	control/gpus \
+	control/keep \
+	control/leash \
+	control/pools \
+	control/swap \
 	device/device \
 	device/mlp \
+	gpu/driver \
+	gpu/launch \
 	io/loader \
 	mem/cache \
 	model/model \
+	moe/bind \
 	moe/death \
+	moe/drain \
 	moe/engine \
+	moe/experts \
 	moe/far \
 	moe/hostile \
 	rdma/fabric \
@@ -174,7 +237,10 @@ selftests-tsan := \
 	store/pull \
 	store/push \
 	store/server \
+	store/server_stat \
 	store/torn \
+	tools/ctl \
+	tools/ctl_top \
 	train/digest \
 	train/golden \
 	# EOL
@@ -182,8 +248,12 @@ selftests-tsan := \
 # selftests/fuzz/NAME.c with LLVMFuzzerTestOneInput(), seeds in selftests/fuzz/corpus/NAME/
 selftests-fuzz := \
 	checkpoint \
+	conf \
 	config \
+	door \
 	handshake \
+	leash \
+	manifest \
 	safetensors \
 	shm \
 	tcp \
@@ -193,6 +263,8 @@ selftests-fuzz := \
 
 # KTAP scripts selftests/AREA/NAME.sh; O is the build folder, the top of the tree is where they run
 selftests-scripts := \
+	control/train.sh \
+	tools/completion.sh \
 	train/netns.sh \
 	tree/arrows.sh \
 	tree/build.sh \
@@ -200,11 +272,23 @@ selftests-scripts := \
 	tree/files.sh \
 	tree/headers.sh \
 	tree/install.sh \
+	tree/kmod.sh \
 	tree/man.sh \
 	tree/readme.sh \
 	tree/runner.sh \
 	tree/tour.sh \
 	vm/run.sh \
+	# EOL
+
+# the module's door in a few words
+control/module-y := \
+	selftests/control/mapped.c \
+	# EOL
+control/module_devices-y := \
+	selftests/control/mapped.c \
+	# EOL
+control/module_limits-y := \
+	selftests/control/mapped.c \
 	# EOL
 
 # AREA/NAME-y: what a program is linked with besides; here the routed experts in the test's process
@@ -240,6 +324,90 @@ tools/doctor-y := \
 	tools/perf/doctor_read.c \
 	# EOL
 
+standins := $(addprefix $(O)/selftests/gpu/,libcuda.so.1 libnvidia-ml.so.1 old/libnvidia-ml.so.1)
+
+# devices over made-up machines, without the daemon's door
+selftests-devices-y := \
+	daemon/devices/device_cpu.c \
+	daemon/devices/device_cpu_power.c \
+	daemon/devices/device_gpu.c \
+	daemon/devices/device_gpu_thread.c \
+	daemon/devices/device_nvml.c \
+	daemon/devices/device_read.c \
+	daemon/devices/device_xid.c \
+	daemon/devices/devices.c \
+	daemon/devices/nvml.c \
+	daemon/events.c \
+	daemon/keep/keep.c \
+	daemon/keep/keep_index.c \
+	daemon/keep/keep_keeper.c \
+	daemon/keep/keep_systemd.c \
+	daemon/log.c \
+	daemon/loop.c \
+	daemon/notify.c \
+	# EOL
+control/devices-y := $(selftests-devices-y)
+control/gpu_door-y := selftests/gpu/standin.c
+control/gpus-y := $(selftests-devices-y) selftests/gpu/standin.c
+$(O)/selftests/control/devices: | $(O)/penstock-keeper
+gpu/driver-y := selftests/gpu/standin.c
+gpu/launch-y := selftests/gpu/standin.c
+$(O)/selftests/gpu/driver $(O)/selftests/gpu/launch: | $(standins)
+$(O)/selftests/control/gpu_door: | $(standins)
+$(O)/selftests/control/gpus: | $(O)/penstock-keeper $(standins)
+
+# NVIDIA's driver without one, for LD_LIBRARY_PATH; in old/ one that lacks what is optional
+selftests-cuda-y := \
+	selftests/gpu/libcuda.c \
+	selftests/gpu/libcuda_graph.c \
+	selftests/gpu/libcuda_memory.c \
+	selftests/gpu/libcuda_module.c \
+	selftests/gpu/libcuda_op.c \
+	selftests/gpu/libcuda_stream.c \
+	selftests/gpu/standin.c \
+	# EOL
+selftests-nvml-y := \
+	selftests/gpu/libnvidia-ml.c \
+	selftests/gpu/standin.c \
+	# EOL
+selftests-nvml-old-y := \
+	selftests/gpu/libnvidia-ml_old.c \
+	selftests/gpu/standin.c \
+	# EOL
+
+# what outlives the daemon, without one
+control/keep-y := \
+	daemon/keep/keep.c \
+	daemon/keep/keep_index.c \
+	daemon/keep/keep_keeper.c \
+	daemon/keep/keep_systemd.c \
+	daemon/log.c \
+	daemon/loop.c \
+	daemon/notify.c \
+	# EOL
+$(O)/selftests/control/keep: | $(O)/penstock-keeper
+
+# kernel images, good ones and bad ones
+selftests-images := \
+	selftests/control/images/abi.c \
+	selftests/control/images/bare.c \
+	selftests/control/images/beyond.c \
+	selftests/control/images/crash.c \
+	selftests/control/images/exits.c \
+	selftests/control/images/gemm.c \
+	selftests/control/images/good.c \
+	selftests/control/images/hang.c \
+	selftests/control/images/late_crash.c \
+	selftests/control/images/late_hang.c \
+	selftests/control/images/late_wrong.c \
+	selftests/control/images/slow.c \
+	selftests/control/images/stray_read.c \
+	selftests/control/images/stray_write.c \
+	selftests/control/images/twin.c \
+	selftests/control/images/ulp.c \
+	selftests/control/images/unbound.c \
+	# EOL
+
 # what runs the programs of this build, which are built before it
 selftests-user-programs := \
 	tools/bad_checkpoint \
@@ -252,6 +420,7 @@ selftests-user-programs := \
 	tools/perf_compare \
 	tools/perf_server \
 	train/crash \
+	train/daemon \
 	train/digest \
 	train/hosts \
 	train/kill \
@@ -261,3 +430,105 @@ selftests-user-y := \
 	# EOL
 $(foreach t,$(selftests-user-programs),$(eval $(t)-y := $(selftests-user-y)))
 $(selftests-user-programs:%=$(O)/selftests/%): | $(O)/penstock $(O)/penstock-perf $(O)/penstock-ps $(O)/penstock-worker
+
+# parts of penstockd by themselves
+control/config-y := \
+	daemon/config.c \
+	daemon/config_value.c \
+	# EOL
+$(O)/selftests/control/config: private ldlibs += -linih
+control/events-y := \
+	daemon/events.c \
+	daemon/log.c \
+	daemon/loop.c \
+	# EOL
+
+# all of it but main, with a malloc that fails
+control/nth-y := $(filter-out daemon/penstockd.c,$(penstockd-y)) selftests/control/table.c
+$(O)/selftests/control/nth: private ldlibs += -linih -lmicrohttpd
+$(O)/selftests/control/nth: private ldflags += $(foreach f,aligned_alloc calloc malloc realloc strdup,-Wl,--wrap=$f)
+$(O)/selftests/control/nth: | $(daemon-programs:%=$(O)/%)
+control/session-y := \
+	daemon/control/command.c \
+	daemon/control/session.c \
+	daemon/log.c \
+	daemon/loop.c \
+	# EOL
+fuzz/conf-y := \
+	daemon/config.c \
+	daemon/config_value.c \
+	# EOL
+$(O)/selftests/fuzz/conf: private ldlibs += -linih
+fuzz/door-y := \
+	daemon/control/command.c \
+	# EOL
+fuzz/leash-y := \
+	daemon/children/experts.c \
+	daemon/children/leash.c \
+	daemon/children/tables.c \
+	# EOL
+fuzz/manifest-y := \
+	daemon/kernels/manifest.c \
+	# EOL
+
+# what every command is held to, at either door
+# children without the daemon's door, and with doubles of children, of keep.h and of devices.h
+control/children-y := \
+	daemon/children/child.c \
+	daemon/children/child_heard.c \
+	daemon/children/child_keep.c \
+	daemon/children/child_orders.c \
+	daemon/children/child_tell.c \
+	daemon/children/children.c \
+	daemon/children/experts.c \
+	daemon/children/leash.c \
+	daemon/children/tables.c \
+	daemon/events.c \
+	daemon/log.c \
+	daemon/loop.c \
+	daemon/spawn.c \
+	selftests/control/double.c \
+	# EOL
+control/leash-y := \
+	daemon/children/leash.c \
+	daemon/children/leashed.c \
+	# EOL
+
+control/command-y := \
+	selftests/control/table.c \
+	# EOL
+
+# what starts a penstockd of this build
+selftests-daemon-programs := \
+	control/command \
+	control/door \
+	control/gpu_door \
+	control/kernels \
+	control/metrics \
+	control/pools \
+	control/start \
+	control/swap \
+	control/workers \
+	# EOL
+selftests-daemon-y := \
+	selftests/control/daemon.c \
+	# EOL
+$(foreach t,$(selftests-daemon-programs),$(eval $(t)-y += $(selftests-daemon-y)))
+$(selftests-daemon-programs:%=$(O)/selftests/%): | $(O)/penstock-keeper $(O)/penstock-pool $(O)/penstockd
+
+$(O)/selftests/control/workers: | $(O)/penstock-ps $(O)/penstock-worker
+
+$(O)/selftests/moe/bind: | $(selftests-images:%.c=$(O)/%.so)
+$(O)/selftests/control/kernels $(O)/selftests/control/swap: | $(selftests-images:%.c=$(O)/%.so) $(O)/penstock-trial $(O)/penstock-worker
+
+# penstockctl before doors that answer what the test wants
+tools/ctl-y := \
+	selftests/control/fakedoor.c \
+	selftests/control/fakehost.c \
+	selftests/tools/program.c \
+	# EOL
+tools/ctl_top-y := \
+	selftests/control/fakedoor.c \
+	selftests/control/fakehost.c \
+	# EOL
+$(O)/selftests/tools/ctl $(O)/selftests/tools/ctl_top: | $(O)/penstockctl

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Who may include whom: uapi, then kernels and rdma that do not know each other, then the floors of
-# runtime, then daemon and tools, that see nothing of runtime but penstock.h. What measures the
-# leaves, tools/perf, stands on them alone.
+# runtime, then daemon and tools, that see nothing of runtime but penstock.h; penstockd also what it
+# makes pools and tries kernels with. What measures the leaves, tools/perf, stands on them alone.
 . selftests/lib/ktap.sh
 
 # A folder of ours, and the folders that its files may include from besides itself. The top floors
@@ -11,17 +11,18 @@
 cat >"$tmp/floors" <<'EOT'
 kernels
 rdma
+runtime/control rdma runtime/penstock.h
 runtime/mem kernels rdma
 runtime/io kernels rdma runtime/mem
 runtime/device kernels rdma runtime/mem
 runtime/store kernels rdma runtime/mem runtime/io runtime/device
 runtime/moe kernels rdma runtime/mem runtime/io runtime/device runtime/store
-runtime/launch kernels rdma runtime/mem runtime/io runtime/device runtime/store runtime/moe
+runtime/launch kernels rdma runtime/mem runtime/io runtime/device runtime/store runtime/moe runtime/penstock.h
 runtime/model kernels rdma runtime/mem runtime/io runtime/device runtime/store runtime/moe
 runtime/train kernels rdma runtime/mem runtime/io runtime/device runtime/store runtime/moe runtime/model runtime/launch runtime/penstock.h runtime/host.h runtime/describe.h
 runtime/serve kernels rdma runtime/mem runtime/io runtime/device runtime/store runtime/moe runtime/model runtime/launch runtime/penstock.h runtime/host.h runtime/describe.h
 runtime kernels rdma runtime
-daemon runtime/penstock.h
+daemon kernels/agree.h kernels/op.h kernels/table.h rdma/crc32c.h rdma/fail.h runtime/device/image.h runtime/mem/admit.h runtime/mem/place.h runtime/mem/pool.h runtime/penstock.h
 tools runtime/penstock.h
 tools/perf kernels rdma tools/options.h
 EOT
@@ -108,8 +109,9 @@ runtime/mem/a.c "../moe/engine.h"
 runtime/mem/a.c "runtime/penstock.h"
 runtime/train/a.c "runtime/serve/b.h"
 runtime/attic/a.c "runtime/mem/pool.h"
-daemon/a.c "runtime/mem/pool.h"
+daemon/a.c "runtime/moe/engine.h"
 daemon/a.c "tools/args.h"
+runtime/control/a.c "runtime/mem/pool.h"
 tools/a.c "kernels/op.h"
 tools/examples/a.c "rdma/fail.h"
 tools/perf/a.c "runtime/penstock.h"

@@ -76,10 +76,10 @@ unsorted()
 unlisted()
 {
 	{
-		lists "$1" | awk '$2 ~ /^selftests-(programs|vm|benches)$/ { print "selftests/" $3 ".c"; next }
+		lists "$1" | awk '$2 ~ /^selftests-(programs|vm|module|benches)$/ { print "selftests/" $3 ".c"; next }
 			$2 ~ /^selftests-.*scripts$/ { print "selftests/" $3; next }
 			$2 == "selftests-fuzz" { print "selftests/fuzz/" $3 ".c"; next }
-			$2 ~ /-programs$|^tools-static$|^selftests-(slow|tsan)$/ { next }
+			$2 ~ /-programs$|-static$|^selftests-(slow|tsan)$/ { next }
 			{ print $3 }' | sort -u
 	} >"$tmp/listed"
 	files "$1" | grep -E '^(kernels|rdma|runtime|tools|daemon|selftests)/.*\.c$|^selftests/.*/.*\.sh$' |

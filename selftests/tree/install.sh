@@ -12,7 +12,6 @@ at()
 }
 
 programs=$(make -s O="$O" list-installed)
-static=$(make -s O="$O" list-static)
 
 all_there()
 {
@@ -38,12 +37,10 @@ finds_library()
 {
 	local p
 	for p in $programs; do
-		case " $static " in
-		*" $p "*) continue ;; # has it inside
-		esac
 		case $(env -u LD_LIBRARY_PATH ldd "$root/usr/bin/$p") in
 		*"libpenstock.so.0 => $root/"*) ;;
-		*) echo "$p does not find the library beside it" ;;
+		*libpenstock*) echo "$p does not find the library beside it" ;;
+		*) echo "$p" >>"$tmp/alone" ;; # has it inside, or needs nothing of it
 		esac
 	done
 }

@@ -109,7 +109,7 @@ for command in train generate inspect; do
 	check "penstock-$command(1) has the options of --help" \
 		agrees "doc/man/penstock-$command.1" penstock "$command"
 done
-for program in penstock-ps penstock-worker; do
+for program in penstock-ps penstock-worker penstockd; do
 	check "$program(8) has the options of --help" agrees "doc/man/$program.8" "$program"
 done
 sed '/^\.Sh DOCTOR/,/^\.Sh JSON/d' doc/man/penstock-perf.1 >"$tmp/perf-test"
