@@ -42,6 +42,11 @@ zpty -r -m shell line '*ready*ready*'
 while IFS= read -r asked; do
 	print -r -- "== $asked" >>$1
 	zpty -n -w shell "$asked"$'\t'
+	# it drops what it was about to offer when more is typed
+	for look in {1..100}; do
+		[[ $(tail -n 1 $1) == "== $asked" ]] || break
+		sleep 0.02
+	done
 	zpty -n -w shell $'\x15'"print do''ne"$'\n'
 	zpty -r -m shell line '*done*' || exit 1
 done <$2
@@ -55,12 +60,12 @@ prepare_zsh()
 		sed -n 's/\([a-z]*\) .*/penstockctl \1 /p' "$tmp/commands" | sort -u
 		sed 's/.*/penstockctl & --/' "$tmp/commands"
 	} >"$tmp/asked"
-	timeout 60 zsh -f "$tmp/ask.zsh" "$tmp/zsh" "$tmp/asked"
+	timeout 100 zsh -f "$tmp/ask.zsh" "$tmp/zsh" "$tmp/asked"
 }
 
 offers_zsh()
 {
-	awk -v line="== $*" '/^== / { on = $0 == line; next } on { sub(/=$/, ""); print }' "$tmp/zsh"
+	awk -v line="== $*" '/^== / { on = $0 == line; next } on { sub(/=$/, ""); print }' "$tmp/zsh" | sort -u
 }
 
 offers_fish()

@@ -139,7 +139,7 @@ mentioned()
 {
 	"$O/penstock" train --help >"$tmp/help"
 	for command in generate inspect; do "$O/penstock" "$command" --help; done >>"$tmp/help"
-	for program in penstock-ps penstock-worker "penstock-perf pull"; do
+	for program in penstock-ps penstock-worker "penstock-perf pull" penstockd "penstockctl" "penstockctl top"; do
 		$O/$program --help
 	done >>"$tmp/help"
 	grep -oE -- '(^|[ `"(])--[a-z][a-z-]+' README.md | grep -oE -- '--[a-z-]+' | sort -u |
