@@ -146,8 +146,16 @@ static unsigned char *raw_out(const struct raw *r)
 	return r->bufs + RECVS * BUFFER;
 }
 
-/* A connection on which nobody has proved anything. */
-static struct raw raw_connect(const struct fixture_hostile *self)
+static void raw_free(struct raw *r)
+{
+	rdma_dereg_mr(r->mr);
+	rdma_destroy_ep(r->id);
+	free(r->bufs);
+	*r = (struct raw){0};
+}
+
+/* A connection on which nobody has proved anything; without an id if it is not taken. */
+static struct raw raw_try(const struct fixture_hostile *self)
 {
 	struct rdma_addrinfo hints = {.ai_port_space = RDMA_PS_TCP}, *to;
 	struct ibv_qp_init_attr attr = {.cap = {.max_send_wr = 256,
@@ -165,7 +173,16 @@ static struct raw raw_connect(const struct fixture_hostile *self)
 	ASSERT_TRUE(r.mr != NULL);
 	for (size_t i = 0; i < RECVS; i++)
 		ASSERT_EQ(0, rdma_post_recv(r.id, (void *)i, r.bufs + i * BUFFER, BUFFER, r.mr));
-	ASSERT_EQ(0, rdma_connect(r.id, &param));
+	if (rdma_connect(r.id, &param))
+		raw_free(&r);
+	return r;
+}
+
+static struct raw raw_connect(const struct fixture_hostile *self)
+{
+	struct raw r = raw_try(self);
+
+	ASSERT_TRUE(r.id != NULL);
 	return r;
 }
 
@@ -174,10 +191,7 @@ static void raw_close(struct raw *r)
 	if (!r->id)
 		return;
 	rdma_disconnect(r->id);
-	rdma_dereg_mr(r->mr);
-	rdma_destroy_ep(r->id);
-	free(r->bufs);
-	*r = (struct raw){0};
+	raw_free(r);
 }
 
 /* The next send completes; its status. */
@@ -647,7 +661,7 @@ TEST_F(hostile, silent_ones_hold_nobody_up)
 	struct raw r[SILENT];
 
 	for (int i = 0; i < SILENT; i++)
-		r[i] = raw_connect(self);
+		r[i] = raw_try(self);
 	let_in(self);
 	good_is_served(self);
 	for (int i = 0; i < SILENT; i++)
