@@ -179,10 +179,14 @@ selftests-lib := \
 
 # left out of make quick: what takes more than a few seconds
 selftests-slow := \
+	control/gpus \
 	control/keep \
 	control/kernels \
 	control/nth \
+	control/pools \
 	control/train.sh \
+	moe/death \
+	moe/drain \
 	rdma/kills \
 	rdma/shm_sleep \
 	rdma/tcp \
@@ -198,6 +202,7 @@ selftests-slow := \
 	train/hosts \
 	train/kill \
 	train/netns.sh \
+	tree/kmod.sh \
 	tree/readme.sh \
 	vm/run.sh \
 	# EOL
