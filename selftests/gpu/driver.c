@@ -295,6 +295,7 @@ TEST_F(driver, events_order_streams)
 	OK(cuEventRecord(e, self->a));
 	OK(cuEventSynchronize(e));
 	EXPECT_EQ((CUresult)CUDA_ERROR_INVALID_HANDLE, cu.cuEventElapsedTime(&ms, e, e));
+	OK(cuEventDestroy(e));
 }
 
 /* The legacy stream waits for streams that block, and they for it; others do not care. */
