@@ -92,11 +92,13 @@ int pool_memory_take(const struct pool_wish *wish, int sock, struct pool_memory 
 			     .msg_controllen = sizeof(control)};
 	ssize_t n = recvmsg(sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	int fds[FDS], rc;
-	uint32_t nfds;
+	uint32_t nfds = 0;
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return -EAGAIN;
-	take_fds(&msg, fds, &nfds);
+	/* nothing is filled in where nothing came: not even how much came with it */
+	if (n >= 0)
+		take_fds(&msg, fds, &nfds);
 	if (n != sizeof(a)) {
 		rc = n <= 0 ? fail_dead(wish, err)
 			    : pst_fail(err, -EPROTO,
