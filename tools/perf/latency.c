@@ -88,15 +88,14 @@ static int end_other(struct trip *t)
 	return rc;
 }
 
-/* @h NULL: warm up. Ends after @iters, or at @until in ticks if that is not 0. */
-static int trips(struct trip *t, uint64_t iters, uint64_t until, struct histogram *h,
-		 uint64_t *took)
+/* @h NULL: warm up. Ends after @iters, or after @span ticks if that is not 0. */
+static int trips(struct trip *t, uint64_t iters, uint64_t span, struct histogram *h, uint64_t *took)
 {
 	trip_fn *end = t->wr.op == PST_WR_WRITE ? end_write : end_other;
 	uint64_t first = perf_ticks(), before = first, last = 0;
 	int rc = 0;
 
-	for (uint64_t i = 0; !rc && (until ? before < until : i < iters); i++) {
+	for (uint64_t i = 0; !rc && (span ? before - first < span : i < iters); i++) {
 		uint64_t now;
 
 		rc = begin(t);
@@ -155,8 +154,7 @@ static int one_size(struct trip *t, uint64_t size, struct perf_report *report)
 	if (!rc)
 		rc = trips(t, perf_warm_up(plan, iters), 0, NULL, &took);
 	if (!rc)
-		rc = trips(t, iters,
-			   plan->duration > 0 ? perf_ticks() + perf_ticks_of(plan->duration) : 0, h,
+		rc = trips(t, iters, plan->duration > 0 ? perf_ticks_of(plan->duration) : 0, h,
 			   &took);
 	if (!rc)
 		rc = perf_client_stop(t->c, &counted);
