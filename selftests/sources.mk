@@ -182,6 +182,7 @@ selftests-slow := \
 	control/gpus \
 	control/keep \
 	control/kernels \
+	control/leash \
 	control/nth \
 	control/pools \
 	control/train.sh \
@@ -202,8 +203,10 @@ selftests-slow := \
 	train/hosts \
 	train/kill \
 	train/netns.sh \
+	tree/build.sh \
 	tree/kmod.sh \
 	tree/readme.sh \
+	tree/runner.sh \
 	vm/run.sh \
 	# EOL
 
