@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The families, one table per kind of object: each walks the objects once for every family, since
- * the format wants the samples of a family together. Names by Prometheus' own rules
+ * The families, one table per kind of object: the objects are read once and written once for every
+ * family, since the format wants the samples of a family together. Names by Prometheus' own rules
  * (prometheus.io/docs/practices/naming): one prefix, base units, _total for what only grows.
  */
 #include "daemon/control/command.h"
