@@ -161,11 +161,11 @@ void order_end(struct order *o, int rc, const struct pst_error *err, const struc
 struct order *order_find(const struct child *ch, uint64_t seq);
 /* The process is gone: all of its orders end. */
 void orders_died(struct child *ch, bool well);
-/* Nobody will answer. Those of kernels.c, which may be gone, are dropped. */
+/* Nobody will answer: all end with -ESHUTDOWN. */
 void orders_free(struct child *ch);
 
 /* child_tell.c */
-void many_free_all(struct children *c);
+void many_end_all(struct children *c);
 int child_stop(struct child *ch, order_fn *done, void *ctx);
 
 #endif /* DAEMON_CHILD_H */

@@ -150,9 +150,6 @@ void orders_free(struct child *ch)
 {
 	struct order *o;
 
-	while ((o = TAILQ_FIRST(&ch->orders))) {
-		if (o->type == PST_LEASH_BIND || o->type == PST_LEASH_CHECK)
-			o->done = NULL;
+	while ((o = TAILQ_FIRST(&ch->orders)))
 		order_end(o, -ESHUTDOWN, NULL, NULL);
-	}
 }

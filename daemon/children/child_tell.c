@@ -197,18 +197,13 @@ struct many {
 	void *ctx;
 };
 
-static void many_free(struct many *m)
-{
-	loop_cancel(m->set->d->loop, &m->timer);
-	TAILQ_REMOVE(&m->set->many, m, on_set);
-	free(m);
-}
-
 static void many_end(struct many *m)
 {
 	if (m->done)
 		m->done(m->ctx, m->rc, m->rc < 0 ? &m->err : NULL, NULL);
-	many_free(m);
+	loop_cancel(m->set->d->loop, &m->timer);
+	TAILQ_REMOVE(&m->set->many, m, on_set);
+	free(m);
 }
 
 static void on_none(struct loop_timer *timer)
@@ -230,12 +225,14 @@ static void on_one(void *ctx, int rc, const struct pst_error *err, const struct 
 		many_end(m);
 }
 
-void many_free_all(struct children *c)
+void many_end_all(struct children *c)
 {
 	struct many *m;
 
-	while ((m = TAILQ_FIRST(&c->many)))
-		many_free(m);
+	while ((m = TAILQ_FIRST(&c->many))) {
+		m->rc = pst_fail(&m->err, -ESHUTDOWN, "the daemon ends");
+		many_end(m);
+	}
 }
 
 int children_bind(struct children *c, uint32_t kind, const char *op, uint32_t kernel, int image,

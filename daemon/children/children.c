@@ -396,7 +396,7 @@ void children_close(struct children *c, bool stop)
 		end_all(c);
 	while ((ch = TAILQ_FIRST(&c->all)))
 		child_free(ch);
-	many_free_all(c);
+	many_end_all(c);
 	loop_cancel(c->d->loop, &c->tidy);
 	experts_free(c->experts);
 	tables_free(c->tables);
