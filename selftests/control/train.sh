@@ -3,12 +3,13 @@
 #
 # Training under penstockd, with workers and a server that it started: the same bits as in one
 # process; again when a worker is drained, when one is killed, and when the daemon itself is killed
-# and another one takes its place, in the middle of it.
+# and another one takes its place, in the middle of it; and while a kernel is swapped 100 times.
 # shellcheck source=selftests/lib/ktap.sh
 . selftests/lib/ktap.sh
 tmp=${tmp:?} O=${O:-build}
 export PENSTOCK_SOCKET=$tmp/s
-shape=(--preset nano --data selftests/train/text.txt --batch 2 --seq 128 --steps 300 --json -)
+shape=(--preset nano --data selftests/train/text.txt --batch 2 --seq 128 --json -)
+steps=300
 ctl=("$O/penstockctl")
 
 start_daemon()
@@ -37,7 +38,7 @@ field()
 
 in_one_process()
 {
-	"$O/penstock" train "${shape[@]}" --embedded >"$tmp/run" 2>"$tmp/err" || { cat "$tmp/err"; return 1; }
+	"$O/penstock" train "${shape[@]}" --steps $steps --embedded >"$tmp/run" 2>"$tmp/err" || { cat "$tmp/err"; return 1; }
 	want=$(value loss_digest)
 	[ -n "$want" ]
 }
@@ -46,7 +47,7 @@ begin()
 {
 	local before
 	before=$(field 1 rows)
-	"$O/penstock" train "${shape[@]}" "--daemon=$tmp/s" >"$tmp/run" 2>"$tmp/err" &
+	"$O/penstock" train "${shape[@]}" --steps $steps "--daemon=$tmp/s" >"$tmp/run" 2>"$tmp/err" &
 	run=$!
 	# under way: workers compute
 	for _ in $(seq 400); do
@@ -103,6 +104,26 @@ daemon_killed()
 	undisturbed
 }
 
+# Two images of what serves, which PENSTOCK_KERNELS=ref makes the same bits, take turns.
+swapped()
+{
+	local name told images=$O/selftests/control/images ids=()
+	for name in good twin; do
+		"$O/penstock-trial" --manifest "$images/$name.so" >"$tmp/$name.json" &&
+			"${ctl[@]}" kernel load --slower "$images/$name.so" "$tmp/$name.json" >"$tmp/out" || return
+		ids+=("$(grep -o 'kernel [0-9]*' "$tmp/out" | head -n 1 | cut -d' ' -f2)")
+	done
+	begin || return
+	for turn in $(seq 100); do
+		"${ctl[@]}" kernel bind "${ids[turn % 2]}" >"$tmp/out" || { cat "$tmp/out"; return 1; }
+	done
+	kill -0 $run || { echo "the run ended before the last swap"; return 1; }
+	same || return
+	told=$("${ctl[@]}" --json events | grep -c '"kernel-bound"')
+	[ "$told" -eq 100 ] || { echo "$told events of swaps"; return 1; }
+	[ "$(value worker_restarts)" = 0 ]
+}
+
 ended()
 {
 	kill $daemon
@@ -119,4 +140,12 @@ check "another one is started" another_one
 check "a worker is killed: the same bits" killed
 check "the daemon is killed: workers go on, and nothing is read again" daemon_killed
 check "it ends, and nothing is left" ended
+
+export PENSTOCK_KERNELS=ref
+steps=150
+printf '[kernels]\nunsigned = yes\n' >>"$tmp/conf"
+check "a daemon whose workers compute by the reference" start_daemon
+check "in one process, by the reference" in_one_process
+check "a kernel is swapped 100 times meanwhile: the same bits" swapped
+check "it ends, too, and nothing is left" ended
 finish
