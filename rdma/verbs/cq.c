@@ -330,14 +330,11 @@ static int collect(struct verbs_cq *cq, struct pst_wc *wc, int n)
 
 	/* Each once, so that one that has much lets the others have their turn. */
 	while (got < n && (link = TAILQ_FIRST(&cq->ready))) {
-		int more = pst_verbs_link_collect(link, wc + got, n - got);
-
+		got += pst_verbs_link_collect(link, wc + got, n - got);
 		TAILQ_REMOVE(&cq->ready, link, on_ready);
-		if (more == n - got)
+		link->is_ready = verbs_has_news(link);
+		if (link->is_ready)
 			TAILQ_INSERT_TAIL(&cq->ready, link, on_ready);
-		else
-			link->is_ready = false;
-		got += more;
 		if (link == last)
 			break;
 	}

@@ -260,6 +260,77 @@ static bool issue_on(struct verbs_link *link, struct verbs_chain *chain, struct 
 	return true;
 }
 
+/* The grant that @wr is within, if it is the one that was used last and is in one piece. */
+static struct verbs_taken *same_grant(const struct verbs_link *link, const struct pst_wr *wr)
+{
+	uint32_t access = wr->op == PST_WR_WRITE ? PST_ACCESS_WRITE : PST_ACCESS_READ;
+	struct verbs_taken *t = &link->taken[link->last];
+
+	if (!link->ntaken || t->key.k[0] != wr->key.k[0] || t->key.k[1] != wr->key.k[1] ||
+	    access & ~t->access || wr->remote_off > t->len || wr->len > t->len - wr->remote_off ||
+	    t->pieces != 1)
+		return NULL;
+	return t;
+}
+
+/* What take_in() and issue_one() do, for the request whose time counts most. */
+bool pst_verbs_issue_alone(struct verbs_link *link, const struct pst_wr *wr)
+{
+	struct verbs_rail *rail = link->primary;
+	bool read = wr->op == PST_WR_READ, wanted = !(wr->flags & PST_WR_UNSIGNALED);
+	const struct verbs_region *r;
+	const struct verbs_mr *mr;
+	struct verbs_taken *t;
+	struct verbs_req *req;
+	struct verbs_wqe wqe;
+	struct ibv_send_wr out;
+	struct ibv_sge sge;
+
+	if (link->state != LINK_LIVE || link->ways != 1 || link->next != link->tail || link->ndue ||
+	    link->resend_at || (!read && wr->op != PST_WR_WRITE) || wr->flags & PST_WR_IMM ||
+	    !wr->len || wr->len > least(VERBS_SLICE_MAX, rail->msg_max))
+		return false;
+	r = wr->local->priv;
+	mr = atomic_load_explicit(&r->mr[rail->dev->index], memory_order_acquire);
+	t = same_grant(link, wr);
+	if (!t || !mr || r->pieces != 1 || !verbs_ring_room(link, true) || !verbs_sq_room(rail))
+		return false;
+
+	req = verbs_req(link, link->tail);
+	*req = (struct verbs_req){.id = wr->id,
+				  .len = wr->len,
+				  .next = wr->len,
+				  .pending = 1,
+				  .op = wr->op,
+				  .flags = wr->flags,
+				  .kind = REQ_DATA,
+				  .issued = true};
+	wqe = (struct verbs_wqe){.kind = WQE_DATA, .req = link->tail, .len = wr->len};
+	link->next = ++link->tail;
+	link->owed_done++;
+
+	sge = (struct ibv_sge){(uintptr_t)wr->local_addr, (uint32_t)wr->len, mr->mr[0]->lkey};
+	out.sg_list = &sge;
+	out.num_sge = 1;
+	out.opcode = read ? IBV_WR_RDMA_READ : IBV_WR_RDMA_WRITE;
+	out.send_flags = 0;
+	out.imm_data = 0;
+	out.wr.rdma.remote_addr = t->addr + wr->remote_off;
+	out.wr.rdma.rkey = t->rkey[rail->way];
+	if (!read)
+		out.send_flags = (unsigned int)fence(rail) |
+				 (wr->len <= rail->max_inline ? IBV_SEND_INLINE : 0);
+	rail->slices++;
+	rail->load += wr->len;
+	count_data(link, req);
+	pst_verbs_rail_post(rail, &out, &wqe, wanted);
+	if (read) {
+		rail->reads = rail->sq_tail;
+		rail->has_reads = true;
+	}
+	return true;
+}
+
 /* The rail that would have carried @len more bytes first. */
 static struct verbs_rail *soonest(const struct verbs_link *link, const struct verbs_req *req,
 				  uint64_t len)

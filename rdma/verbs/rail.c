@@ -308,6 +308,17 @@ void pst_verbs_rail_recvs(struct verbs_rail *rail)
 		pst_verbs_rail_fail(rail, PST_CAUSE_DEVICE_REFUSED, "ibv_post_recv");
 }
 
+/* All that was posted before comes back with this one. */
+static void signal_with(struct verbs_rail *rail, struct ibv_send_wr *wr, uint32_t at)
+{
+	wr->send_flags |= IBV_SEND_SIGNALED;
+	rail->wqe[at % VERBS_SQ].signaled = true;
+	rail->signals++;
+	rail->quiet = 0;
+	rail->quiet_bytes = 0;
+	rail->owed = false;
+}
+
 struct ibv_send_wr *pst_verbs_chain(struct verbs_chain *chain, struct verbs_rail *rail,
 				    const struct verbs_wqe *wqe, bool wanted)
 {
@@ -331,14 +342,8 @@ struct ibv_send_wr *pst_verbs_chain(struct verbs_chain *chain, struct verbs_rail
 	wr->imm_data = 0; /* some providers refuse a bind that has one */
 	chain->n++;
 	if (rail->quiet >= rail->sq_size / 4 ||
-	    (rail->owed && (rail->quiet_bytes >= QUIET_BYTES || rail->quiet >= QUIET_WANTED))) {
-		wr->send_flags = IBV_SEND_SIGNALED;
-		rail->wqe[at % VERBS_SQ].signaled = true;
-		rail->signals++;
-		rail->quiet = 0;
-		rail->quiet_bytes = 0;
-		rail->owed = false;
-	}
+	    (rail->owed && (rail->quiet_bytes >= QUIET_BYTES || rail->quiet >= QUIET_WANTED)))
+		signal_with(rail, wr, at);
 	return wr;
 }
 
@@ -353,19 +358,32 @@ void pst_verbs_chain_post(struct verbs_chain *chain)
 	last = &chain->wr[chain->n - 1];
 	last->next = NULL;
 	chain->n = 0;
-	if (rail->owed) {
-		last->send_flags |= IBV_SEND_SIGNALED;
-		rail->wqe[(rail->sq_tail - 1) % VERBS_SQ].signaled = true;
-		rail->signals++;
-		rail->quiet = 0;
-		rail->quiet_bytes = 0;
-		rail->owed = false;
-	}
+	if (rail->owed)
+		signal_with(rail, last, rail->sq_tail - 1);
 	if (rail->state >= RAIL_DYING)
 		return;
 	if (rail->signals == 1)
 		rail->moved = rail->link && rail->link->ways > 1 ? pst_verbs_now() : rail->moved;
 	rc = ibv_post_send(rail->qp, chain->wr, &bad);
+	if (rc)
+		pst_verbs_rail_fail(rail, PST_CAUSE_DEVICE_REFUSED, strerror(rc));
+}
+
+void pst_verbs_rail_post(struct verbs_rail *rail, struct ibv_send_wr *wr,
+			 const struct verbs_wqe *wqe, bool wanted)
+{
+	uint32_t at = rail->sq_tail++;
+	struct ibv_send_wr *bad;
+	int rc;
+
+	rail->wqe[at % VERBS_SQ] = *wqe;
+	rail->quiet++;
+	rail->quiet_bytes += wqe->len;
+	wr->wr_id = wr_id(rail, at & ~RECV_BIT);
+	wr->next = NULL;
+	if (wanted || rail->quiet >= rail->sq_size / 4)
+		signal_with(rail, wr, at);
+	rc = ibv_post_send(rail->qp, wr, &bad);
 	if (rc)
 		pst_verbs_rail_fail(rail, PST_CAUSE_DEVICE_REFUSED, strerror(rc));
 }

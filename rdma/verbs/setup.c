@@ -21,7 +21,6 @@ static void drop_setup(struct verbs_rail *rail)
 	struct verbs_listener *l = rail->listener;
 
 	TAILQ_REMOVE(&l->setups, rail, on_listener);
-	l->nsetups--;
 	rail->listener = NULL;
 }
 
@@ -33,6 +32,34 @@ static int accept_rail(struct verbs_rail *rail, const struct rdma_conn_param *as
 		rc = pst_handshake_begin(&rail->hs, PST_HANDSHAKE_SERVER,
 					 verbs_fabric(rail->cq->base.fab)->secret, NULL);
 	return rc ? rc : pst_verbs_rail_accept(rail, asked);
+}
+
+/* How many may wait: half of what the device's completion queue takes is for links. */
+static int most_setups(const struct verbs_cq *cq, const struct rdma_cm_id *id)
+{
+	const struct verbs_dev *dev = pst_verbs_dev(cq->base.fab, id->verbs->device);
+	int fit = dev ? dev->attr.max_cqe / (2 * (VERBS_RECVS + VERBS_SQ)) : 1;
+
+	return fit < 1 ? 1 : fit < VERBS_SETUPS ? fit : VERBS_SETUPS;
+}
+
+/* One more comes: the oldest go, if there are too many. */
+static void make_room(struct verbs_listener *l, int most)
+{
+	struct verbs_rail *rail;
+	int waiting = 0;
+
+	TAILQ_FOREACH(rail, &l->setups, on_listener)
+	{
+		waiting += !rail->settled;
+	}
+	TAILQ_FOREACH(rail, &l->setups, on_listener)
+	{
+		if (waiting < most)
+			break;
+		waiting -= !rail->settled;
+		pst_verbs_settle(rail, -ETIMEDOUT);
+	}
 }
 
 void pst_verbs_request(struct verbs_listener *l, struct rdma_cm_id *id,
@@ -50,17 +77,15 @@ void pst_verbs_request(struct verbs_listener *l, struct rdma_cm_id *id,
 	id->context = rail;
 	rail->deadline = pst_verbs_now() + cq->base.fab->set.timeout_ms;
 	cq->tick_at = 0;
+	make_room(l, most_setups(cq, id));
 	if (accept_rail(rail, param)) {
 		pst_cm.reject(id, NULL, 0);
 		pst_verbs_rail_free(rail);
 		pst_count(&cq->base.fab->count.links_refused, 1);
 		return;
 	}
-	if (l->nsetups == VERBS_SETUPS)
-		pst_verbs_settle(TAILQ_FIRST(&l->setups), -ETIMEDOUT);
 	rail->listener = l;
 	TAILQ_INSERT_TAIL(&l->setups, rail, on_listener);
-	l->nsetups++;
 }
 
 static void free_settled(struct verbs_listener *l)

@@ -53,6 +53,7 @@
 #define VERBS_SQ_SPARE	24   /* of them, for frames that are not numbered, and probes */
 #define VERBS_REQS	1024 /* requests of a link that have not ended */
 #define VERBS_DONE	1024 /* completions of own requests that wait for a poll */
+#define VERBS_SPARE	64   /* requests that grants find room for */
 #define VERBS_GRANTS	256  /* keys that one side gives over one link */
 #define VERBS_SETUPS	64   /* connections of a listener that have not proved themselves */
 #define VERBS_SLICE_MIN (128 << 10) /* smaller requests go over one rail */
@@ -372,7 +373,7 @@ struct verbs_link {
 struct verbs_listener {
 	struct pst_listener base;
 	TAILQ_ENTRY(verbs_listener) on_cq;
-	unsigned int nids, nsetups, nlinks;
+	unsigned int nids, nlinks;
 	struct rdma_cm_id *id[PST_RAILS_MAX];
 	TAILQ_HEAD(, verbs_rail) setups; /* oldest first */
 };
@@ -407,6 +408,20 @@ static inline uint32_t verbs_sq_room(const struct verbs_rail *rail)
 	uint32_t used = rail->sq_tail - rail->sq_head + VERBS_SQ_SPARE;
 
 	return used < rail->sq_size ? rail->sq_size - used : 0;
+}
+
+/* Is there room in the rings for a request, and if @done also for its completion? */
+static inline bool verbs_ring_room(const struct verbs_link *link, bool done)
+{
+	return link->tail - link->head < VERBS_REQS - VERBS_SPARE &&
+	       (!done || link->done_tail - link->done_head + link->owed_done < VERBS_DONE);
+}
+
+/* Is there something for the caller? */
+static inline bool verbs_has_news(const struct verbs_link *link)
+{
+	return link->done_head != link->done_tail || link->rx_given != link->rx_seen ||
+	       link->announce || link->state == LINK_DEAD;
 }
 
 /* verbs.c */
@@ -490,6 +505,9 @@ struct verbs_chain {
 struct ibv_send_wr *pst_verbs_chain(struct verbs_chain *chain, struct verbs_rail *rail,
 				    const struct verbs_wqe *wqe, bool wanted);
 void pst_verbs_chain_post(struct verbs_chain *chain);
+/* The same for one by itself, filled in but for its wr_id and whether it is signaled. */
+void pst_verbs_rail_post(struct verbs_rail *rail, struct ibv_send_wr *wr,
+			 const struct verbs_wqe *wqe, bool wanted);
 
 /* cm.c */
 void pst_verbs_cm_ready(struct verbs_source *src);
@@ -557,6 +575,8 @@ struct verbs_req *pst_verbs_req_add(struct verbs_link *link);
 
 /* issue.c */
 void pst_verbs_issue(struct verbs_link *link);
+/* @wr at once, if nothing is in its way and one work request carries it; else nothing, and false. */
+bool pst_verbs_issue_alone(struct verbs_link *link, const struct pst_wr *wr);
 
 /* frame.c */
 /* The slot of the next numbered frame, to be filled in behind its header. */
