@@ -28,20 +28,17 @@ static void look_at_page(struct importer_map *io, struct page *page, u64 number)
 	kunmap_local(at);
 }
 
+/* An importer has addresses for its device, no pages; without an IOMMU they are physical ones. */
 static void look_at_part(struct importer_map *io, struct scatterlist *sg)
 {
 	unsigned int at;
 
-	for (at = 0; at < sg->length; at += PAGE_SIZE)
-		look_at_page(io, nth_page(sg_page(sg), at >> PAGE_SHIFT),
+	for (at = 0; at < sg_dma_len(sg); at += PAGE_SIZE)
+		look_at_page(io, pfn_to_page(PHYS_PFN(sg_dma_address(sg) + at)),
 			     (io->out_bytes + at) >> PAGE_SHIFT);
-	io->out_bytes += sg->length;
-	io->out_smallest = min_t(u64, io->out_smallest, sg->length);
-}
-
-static void count_part(struct importer_map *io, struct scatterlist *sg)
-{
-	io->out_parts += sg_dma_len(sg) > 0;
+	io->out_bytes += sg_dma_len(sg);
+	io->out_smallest = min_t(u64, io->out_smallest, sg_dma_len(sg));
+	io->out_parts++;
 }
 
 static void look_at(struct importer_map *io, struct sg_table *table)
@@ -50,8 +47,7 @@ static void look_at(struct importer_map *io, struct sg_table *table)
 	unsigned int i;
 
 	io->out_smallest = U64_MAX;
-	for_each_sgtable_sg(table, sg, i) look_at_part(io, sg);
-	for_each_sgtable_dma_sg(table, sg, i) count_part(io, sg);
+	for_each_sgtable_dma_sg(table, sg, i) look_at_part(io, sg);
 }
 
 static int map(struct importer_map *io, struct dma_buf_attachment *attachment)
@@ -128,6 +124,7 @@ static int __init importer_init(void)
 	device = platform_device_register_simple("penstock_test", PLATFORM_DEVID_NONE, NULL, 0);
 	if (IS_ERR(device))
 		return PTR_ERR(device);
+	dma_set_max_seg_size(&device->dev, UINT_MAX);
 	rc = dma_coerce_mask_and_coherent(&device->dev, DMA_BIT_MASK(64));
 	if (!rc)
 		rc = misc_register(&importer_misc);

@@ -68,6 +68,20 @@ hears()
 	[ "$(complaints | wc -l)" -eq 1 ]
 }
 
+# Of a kernel that lets allocations fail to order: also those that could wait, which all of the
+# module's can, and without a word.
+faults()
+{
+	local folder
+	mountpoint -q /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug || return
+	for folder in /sys/kernel/debug/failslab /sys/kernel/debug/fail_page_alloc; do
+		echo N >$folder/ignore-gfp-wait && echo 0 >$folder/verbose || return
+	done
+	echo N >/sys/kernel/debug/fail_page_alloc/ignore-gfp-highmem &&
+		echo 0 >/sys/kernel/debug/fail_page_alloc/min-order
+}
+
+[ ! -e /proc/self/fail-nth ] || check "allocations can be made to fail" faults
 check "complaints are heard" hears
 echo "<4>penstock-test begins" >/dev/kmsg
 dmesg -C

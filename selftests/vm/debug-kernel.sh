@@ -60,8 +60,9 @@ build()
 	unpack
 	configure
 	echo "debug-kernel: building"
-	make -s -C "$source" -j"${JOBS:-$(nproc)}" vmlinux modules
-	cp "$source/vmlinux" "$folder/vmlinux"
+	make -s -C "$source" -j"${JOBS:-$(nproc)}" bzImage modules
+	# Not its ELF file, as guests have: that is entered by PVH, before KASAN has its shadow memory.
+	cp "$source/arch/x86/boot/bzImage" "$folder/vmlinux"
 	initramfs
 }
 
