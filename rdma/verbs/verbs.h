@@ -575,7 +575,7 @@ struct verbs_req *pst_verbs_req_add(struct verbs_link *link);
 
 /* issue.c */
 void pst_verbs_issue(struct verbs_link *link);
-/* @wr at once, if nothing is in its way and one work request carries it; else nothing, and false. */
+/* @wr at once, if nothing is in its way and one work request carries it; else nothing: false. */
 bool pst_verbs_issue_alone(struct verbs_link *link, const struct pst_wr *wr);
 
 /* frame.c */
