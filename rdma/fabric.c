@@ -392,12 +392,18 @@ static __attribute__((noinline)) int post_many(struct pst_link *link, const stru
 /* One by itself without loops, and without the registers that they need: its time counts most. */
 int pst_link_post(struct pst_link *link, const struct pst_wr *wr, int n)
 {
+	const struct pst_fabric_ops *ops = link->cq->fab->ops;
 	int taken;
 
 	if (n != 1 || !well_formed(link, wr))
 		return post_many(link, wr, n);
+	/* what is remembered of one that cannot fail stands behind it, not before */
+	if (ops->link_write_now && ops->link_write_now(link, wr)) {
+		pst_trace_post(&link->trace, wr);
+		return 1;
+	}
 	pst_trace_post(&link->trace, wr);
-	taken = link->cq->fab->ops->link_post(link, wr, 1);
+	taken = ops->link_post(link, wr, 1);
 	link->trace.posted -= taken != 1;
 	return taken;
 }

@@ -118,6 +118,11 @@ struct pst_fabric_ops {
 	 */
 	int (*link_post)(struct pst_link *link, const struct pst_wr *wr, int n);
 	/*
+	 * Optional: carry out a write at once, which tells nobody and cannot fail any more. False:
+	 * nothing was done, and it is posted as others are.
+	 */
+	bool (*link_write_now)(struct pst_link *link, const struct pst_wr *wr);
+	/*
 	 * Required: wait until link_post may take another send. 0, -ETIMEDOUT,
 	 * -EINTR, -ENOTCONN; @timeout_ms < 0 is for ever. Thread: owner.
 	 */

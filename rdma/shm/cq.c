@@ -9,6 +9,7 @@
  * the caller polls.
  */
 #include "rdma/fail.h"
+#include "rdma/pause.h"
 #include "rdma/shm/shm.h"
 
 #include <errno.h>
@@ -36,15 +37,6 @@ static int64_t read_clock(clockid_t clock)
 
 	clock_gettime(clock, &ts);
 	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
-
-static void relax(void)
-{
-#if defined(__x86_64__)
-	__builtin_ia32_pause();
-#elif defined(__aarch64__)
-	__asm__ volatile("yield");
-#endif
 }
 
 int pst_shm_watch(struct shm_cq *cq, struct shm_source *src)
@@ -226,7 +218,7 @@ static int spin(struct shm_cq *cq, struct pst_wc *wc, int n)
 
 		if (got)
 			return got;
-		relax();
+		pst_pause();
 	} while (read_clock(CLOCK_MONOTONIC) < end);
 	return 0;
 }

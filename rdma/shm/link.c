@@ -177,7 +177,7 @@ static void push_done(struct shm_link *link, const struct pst_wr *wr, int status
 		  strerror(-status));
 }
 
-/* Up to 16 bytes without a call; the pieces overlap. */
+/* Up to 16 bytes without a call; the pieces overlap, but for the 8 of a flag. */
 static inline void copy(void *to, const void *from, uint64_t len)
 {
 	unsigned char *t = to;
@@ -190,7 +190,8 @@ static inline void copy(void *to, const void *from, uint64_t len)
 		memcpy(t + len - 4, f + len - 4, 4);
 	} else {
 		memcpy(t, f, 8);
-		memcpy(t + len - 8, f + len - 8, 8);
+		if (len > 8)
+			memcpy(t + len - 8, f + len - 8, 8);
 	}
 }
 
@@ -272,12 +273,12 @@ static bool post_one(struct shm_link *link, const struct pst_wr *wr, struct shm_
 }
 
 /*
- * One write that tells nobody, into what was written to last: the request whose time counts most,
- * so that nothing stands before the copy that could stand behind it. False: it is to go the usual
- * way.
+ * A write into what was written to last: the request whose time counts most, so that nothing
+ * stands before the copy that could stand behind it.
  */
-static inline bool write_at_once(struct shm_link *link, const struct pst_wr *wr)
+bool pst_shm_link_write_now(struct pst_link *base, const struct pst_wr *wr)
 {
+	struct shm_link *link = to_link(base);
 	const struct shm_taken *t = &link->taken[link->last];
 
 	if (wr->op != PST_WR_WRITE || wr->flags != PST_WR_UNSIGNALED || link->state != SHM_LIVE ||
@@ -285,17 +286,19 @@ static inline bool write_at_once(struct shm_link *link, const struct pst_wr *wr)
 	    wr->len > t->len - wr->remote_off)
 		return false;
 	copy((char *)t->addr + wr->remote_off, wr->local_addr, wr->len);
+	link->want_room = false;
 	pst_count_mine(&counters(link)->write_bytes, wr->len);
 	return true;
 }
 
-static __attribute__((noinline)) int post_many(struct shm_link *link, const struct pst_wr *wr,
-					       int n)
+int pst_shm_link_post(struct pst_link *base, const struct pst_wr *wr, int n)
 {
+	struct shm_link *link = to_link(base);
 	struct pst_fabric_counters *count = counters(link);
 	struct shm_moved moved = {0};
 	int i = 0;
 
+	link->want_room = false;
 	while (i < n && link->state == SHM_LIVE && post_one(link, &wr[i], &moved))
 		i++;
 	if (moved.messages + moved.immediates && pst_shm_tx_rouse(&link->tx))
@@ -305,16 +308,6 @@ static __attribute__((noinline)) int post_many(struct shm_link *link, const stru
 	pst_count_mine(&count->messages, moved.messages);
 	pst_count_mine(&count->immediates, moved.immediates);
 	return !i && link->state != SHM_LIVE ? -ENOTCONN : i;
-}
-
-int pst_shm_link_post(struct pst_link *base, const struct pst_wr *wr, int n)
-{
-	struct shm_link *link = to_link(base);
-
-	link->want_room = false;
-	if (n == 1 && write_at_once(link, wr))
-		return 1;
-	return post_many(link, wr, n);
 }
 
 bool pst_shm_link_has_room(struct shm_link *link)

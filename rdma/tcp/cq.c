@@ -9,6 +9,7 @@
  * has cores is not made slower by those who wait.
  */
 #include "rdma/fail.h"
+#include "rdma/pause.h"
 #include "rdma/tcp/tcp.h"
 
 #include <errno.h>
@@ -35,15 +36,6 @@ static int64_t now_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
-
-static void relax(void)
-{
-#if defined(__x86_64__)
-	__builtin_ia32_pause();
-#elif defined(__aarch64__)
-	__asm__ volatile("yield");
-#endif
 }
 
 void pst_tcp_enter(struct tcp_cq *cq)
@@ -307,7 +299,7 @@ static int spin(struct tcp_cq *cq, struct pst_wc *wc, int n)
 
 		if (got || cq->woken || cq->rooms)
 			return got;
-		relax();
+		pst_pause();
 	} while (now_ns() < end);
 	return 0;
 }

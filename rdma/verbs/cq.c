@@ -8,6 +8,7 @@
  * the coarse clock moved on. Asleep, the tick bounds how late a silent death is seen.
  */
 #include "rdma/fail.h"
+#include "rdma/pause.h"
 #include "rdma/verbs/verbs.h"
 
 #include <errno.h>
@@ -37,15 +38,6 @@ static int64_t coarse_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
 	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
-
-static void relax(void)
-{
-#if defined(__x86_64__)
-	__builtin_ia32_pause();
-#elif defined(__aarch64__)
-	__asm__ volatile("yield");
-#endif
 }
 
 int pst_verbs_watch(struct verbs_cq *cq, struct verbs_source *src)
@@ -492,7 +484,7 @@ static int spin(struct verbs_cq *cq, struct pst_wc *wc, int n, int64_t end)
 
 		if (got || cq->woken || has_room(cq))
 			return got;
-		relax();
+		pst_pause();
 		now = pst_verbs_now_ns();
 	} while (now < end);
 	return 0;

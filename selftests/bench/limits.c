@@ -10,6 +10,7 @@
  * Latencies are medians of round trips, timed as penstock-perf does it; the two ends are on CPUs
  * 0 and 1, as with its --pin.
  */
+#include "rdma/pause.h"
 #include "tools/perf/clock.h"
 #include "tools/perf/histogram.h"
 
@@ -92,7 +93,7 @@ static void spin(size_t unused)
 	if (!other()) {
 		for (uint64_t i = 1; i <= WARM + SPINS; i++) {
 			while (atomic_load_explicit(&l->there, memory_order_acquire) != i)
-				;
+				pst_pause();
 			atomic_store_explicit(&l->back, i, memory_order_release);
 		}
 		exit(0);
@@ -105,7 +106,7 @@ static void spin(size_t unused)
 		if (i > WARM + 1)
 			histogram_record(&seen, last);
 		while (atomic_load_explicit(&l->back, memory_order_acquire) != i)
-			;
+			pst_pause();
 		now = perf_ticks();
 		last = now - before;
 		before = now;

@@ -11,6 +11,7 @@
  * ratios are the medians of the rounds' ratios.
  */
 #include "rdma/fabric.h"
+#include "rdma/pause.h"
 #include "tools/perf/clock.h"
 #include "tools/perf/histogram.h"
 
@@ -175,7 +176,7 @@ static void bounce_lines(struct lines *lines)
 {
 	for (uint64_t i = 1; i <= TRIPS; i++) {
 		while (atomic_load_explicit(&lines->there, memory_order_acquire) != i)
-			;
+			pst_pause();
 		atomic_store_explicit(&lines->back, i, memory_order_release);
 	}
 }
@@ -186,7 +187,7 @@ static void bounce_writes(struct end *e, struct pst_key key)
 
 	for (uint64_t i = 1; i <= TRIPS; i++) {
 		while (seen(e) != i)
-			;
+			pst_pause();
 		write_back(e, &wr, i);
 	}
 }
@@ -249,7 +250,7 @@ static double time_lines(struct end *e, struct lines *lines)
 	for (uint64_t i = 1; i <= TRIPS; i++) {
 		atomic_store_explicit(&lines->there, i, memory_order_release);
 		while (atomic_load_explicit(&lines->back, memory_order_acquire) != i)
-			;
+			pst_pause();
 		lap();
 	}
 	return half();
@@ -265,7 +266,7 @@ static double time_short_writes(struct end *e, struct pst_key key)
 	for (uint64_t i = 1; i <= TRIPS; i++) {
 		write_back(e, &wr, i);
 		while (seen(e) != i)
-			;
+			pst_pause();
 		lap();
 	}
 	return half();

@@ -192,6 +192,7 @@ TEST_F(module, fail_nth)
 			EXPECT_EQ(0, destroy(self->fd, pool.out_id));
 		EXPECT_TRUE(becomes(self->fd, 0));
 	}
+	printf("# each of %d allocations failed once\n", n - 1);
 	EXPECT_LT(3, n);
 	EXPECT_GT(1000, n);
 }

@@ -8,6 +8,7 @@
  * What was timed is recorded when the next request is on its way.
  */
 #include "rdma/fail.h"
+#include "rdma/pause.h"
 #include "tools/perf/perf.h"
 
 #include <errno.h>
@@ -65,12 +66,15 @@ static int end_write(struct trip *t)
 		bool done;
 		int rc;
 
-		for (unsigned int i = 0; i < t->watch.spins; i++)
+		for (unsigned int i = 0; i < t->watch.spins; i++) {
 			if (__atomic_load_n(last, __ATOMIC_ACQUIRE) == t->next) {
 				perf_watch_seen(&t->watch, i);
 				t->next++;
 				return 0;
 			}
+			if (t->watch.pauses)
+				pst_pause();
+		}
 		t->watch.polled = true;
 		rc = look(t, &done);
 		if (rc)
@@ -119,7 +123,7 @@ static void prepare(struct trip *t, uint64_t size)
 
 	t->size = size;
 	t->next = 1;
-	perf_watch_start(&t->watch);
+	perf_watch_start(&t->watch, t->c->plan->fabric);
 	t->wr.len = size;
 	t->wr.key = t->r->key;
 	t->wr.local_addr = t->r->at;

@@ -121,12 +121,13 @@ bool perf_is_pattern(const unsigned char *at, uint64_t off, uint64_t n);
  */
 struct perf_watch {
 	unsigned int spins;
+	bool pauses; /* a core writes there, and not a device: see rdma/pause.h */
 	bool polled; /* since memory was looked at with success */
 };
 
-static inline void perf_watch_start(struct perf_watch *w)
+static inline void perf_watch_start(struct perf_watch *w, const char *fabric)
 {
-	*w = (struct perf_watch){.spins = 64};
+	*w = (struct perf_watch){.spins = 64, .pauses = strcmp(fabric, "verbs") != 0};
 }
 
 /* It was there at the @at-th look. */
@@ -140,8 +141,8 @@ static inline void perf_watch_seen(struct perf_watch *w, unsigned int at)
 }
 
 /*
- * Set the last byte of @size at @at, which says whose turn it is; with it the bytes before it, by one
- * store where it can be: a load of eight bytes waits for a store of one of them.
+ * Set the last byte of @size at @at, which says whose turn it is; with it the bytes before it, by
+ * one store where it can be: a load of eight bytes waits for a store of one of them.
  */
 static inline void perf_mark(unsigned char *at, uint64_t size, uint8_t mark)
 {

@@ -9,6 +9,7 @@
  */
 #include "kernels/op.h"
 #include "rdma/fail.h"
+#include "rdma/pause.h"
 #include "tools/perf/perf.h"
 
 #include <errno.h>
@@ -18,8 +19,9 @@
 #include <sys/queue.h>
 #include <unistd.h>
 
-#define SILENT_S 0.5
-#define BATCH	 64
+#define SILENT_S       0.5
+#define BATCH	       64
+#define TRIPS_PER_POLL 64 /* so that who writes all the time does not keep others waiting */
 
 struct session {
 	TAILQ_ENTRY(session) on_server;
@@ -36,6 +38,7 @@ struct session {
 };
 
 struct server {
+	const struct perf_plan *plan;
 	struct pst_fabric *fab;
 	struct pst_cq *cq;
 	TAILQ_HEAD(, session) sessions;
@@ -214,7 +217,7 @@ static void take_start(struct server *srv, struct session *s, const void *msg)
 		.remote_off = s->hello.base,
 		.len = s->size,
 	};
-	perf_watch_start(&s->watch);
+	perf_watch_start(&s->watch, srv->plan->fabric);
 	if (s->hello.test == PERF_WRITE_BACK)
 		__atomic_store_n(&s->in[s->size - 1], 0, __ATOMIC_RELEASE);
 	if (s->sum)
@@ -333,22 +336,31 @@ static void take(struct server *srv, const struct pst_wc *wc)
 		drop(srv, s, NULL);
 }
 
-/* Look some times whether the client's write is there; true when it was. */
+/*
+ * Look some times whether the client's write is there, and some more when it was: who polls in
+ * between may be late for the next. True: it was there.
+ */
 static bool write_back(struct server *srv, struct session *s)
 {
 	const unsigned char *last = &s->in[s->size - 1];
+	unsigned int i = 0, seen = 0;
 
-	for (unsigned int i = 0; i < s->watch.spins; i++) {
-		if (__atomic_load_n(last, __ATOMIC_ACQUIRE) != s->next)
+	while (i < s->watch.spins && seen < TRIPS_PER_POLL && !s->dead) {
+		if (__atomic_load_n(last, __ATOMIC_ACQUIRE) != s->next) {
+			if (s->watch.pauses)
+				pst_pause();
+			i++;
 			continue;
+		}
 		perf_mark(s->out, s->size, s->next++);
 		post(srv, s, &s->back);
 		perf_watch_seen(&s->watch, i);
 		s->count++;
-		return true;
+		seen++;
+		i = 0;
 	}
 	s->watch.polled = true;
-	return false;
+	return seen;
 }
 
 static bool spin(struct server *srv)
@@ -415,7 +427,7 @@ static int announce(const char *url, int ready_fd, struct pst_error *err)
 int perf_serve(const struct perf_plan *plan, const char *url, int ready_fd, struct pst_error *err)
 {
 	const struct sigaction act = {.sa_handler = on_signal};
-	struct server srv = {.quiet = ready_fd >= 0};
+	struct server srv = {.plan = plan, .quiet = ready_fd >= 0};
 	struct pst_listener *listener;
 	int rc;
 
