@@ -34,6 +34,8 @@ int pst_rpc_send(struct pst_inbox *inbox, struct pst_rpc_call *call, struct pst_
 	*call = (struct pst_rpc_call){link, msg->seq, answer, len, -EINPROGRESS, false, NULL};
 	rc = pst_link_send(link, msg, msg->size, SEND_TIMEOUT_MS);
 	if (rc < 0) {
+		/* whoever finds out first: a link that died is one error */
+		rc = rc == -ENOTCONN ? -ECONNRESET : rc;
 		call->status = rc;
 		return pst_fail(err, rc, "%s: cannot be asked (request %u): %s",
 				pst_link_peer(link), msg->type, strerror(-rc));

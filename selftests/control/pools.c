@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Pools of penstockd: had, shared, counted, given back, and kept whoever is killed. */
+#include "selftests/lib/sanitized.h"
 #include "selftests/control/daemon.h"
 
 #include <fcntl.h>
@@ -12,18 +13,6 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
-
-/* Sanitizers take mlock(2) for themselves, and do nothing. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
 
 #define MIB	(1ull << 20)
 #define NOBODY	65534

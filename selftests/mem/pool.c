@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A pool from outside: what it promises, what it says when it cannot, and what it refuses. */
 #include "runtime/mem/pool.h"
+#include "selftests/lib/sanitized.h"
 #include "selftests/lib/test.h"
 
 #include <fcntl.h>
@@ -11,19 +12,6 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
-
-#ifdef __SANITIZE_ADDRESS__
-#define SANITIZED 1
-#elif defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
 
 enum { MIB = 1 << 20, BYTES = 32 * MIB };
 

@@ -9,30 +9,13 @@
 #ifndef TEST_PROGRAM_H
 #define TEST_PROGRAM_H
 
+#include "selftests/lib/sanitized.h"
 #include "selftests/lib/test.h"
 
 #include <jansson.h>
 #include <sys/resource.h>
 
 #define NOBODY 65534 /* who runs what must not be run as root */
-
-#if defined(__SANITIZE_THREAD__)
-#define SANITIZED_THREADS 1
-#elif defined(__SANITIZE_ADDRESS__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define SANITIZED_THREADS 1
-#elif __has_feature(address_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifdef SANITIZED_THREADS
-#define SANITIZED 1
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
 
 struct program {
 	pid_t pid;

@@ -16,7 +16,7 @@
 #define LONG  "--steps 200 --workers 2 "
 #endif
 #define TRAIN	 "penstock train --preset nano --data " TEXT " --batch 2 --seq 128 --json - "
-#define TIMES(n) (SANITIZED ? ((n) + 1) / 2 : (n))
+#define TIMES(n) (SANITIZED ? ((n) + 3) / 4 : (n))
 
 /*
  * A run is disturbed @n times, and on until somebody was hit. Runs that are over before they are
