@@ -155,6 +155,47 @@ TEST_F(door, an_xid_is_an_event)
 	close(how.out_fd);
 }
 
+static struct pst_cmd_worker_stat worker(struct pst_control *c, uint32_t id)
+{
+	struct pst_cmd_worker_stat s = {.size = sizeof(s), .id = id};
+	struct pst_error err = {0};
+
+	ASSERT_OK(pst_control_call(c, PST_CMD_WORKER_STAT, &s, &err), &err);
+	return s;
+}
+
+/* Whatever a GPU of the host does, the same process goes on to serve. */
+TEST_F(door, a_worker_survives)
+{
+	static const int xids[] = {31, 48, 74, 94, 95, 119};
+	struct pst_cmd_worker_start how = {.size = sizeof(how), .threads = 1};
+	struct standin_gpu *g = &self->s->gpu[0];
+	struct pst_error err = {0};
+	uint32_t pid;
+
+	wait_for_figures(self->c);
+	while (!self->s->fn[STANDIN_nvmlEventSetWait_v2].calls)
+		usleep(1000);
+	ASSERT_OK(pst_control_call(self->c, PST_CMD_WORKER_START, &how, &err), &err);
+	WAIT_FOR(worker(self->c, how.out_id).out_state == PST_WORKER_SERVING);
+	pid = worker(self->c, how.out_id).out_pid;
+	for (size_t i = 0; i < sizeof(xids) / sizeof(*xids); i++)
+		standin_xid(self->s, 0, xids[i]);
+	WAIT_FOR(find_gpu(self->c).out_health != PST_HEALTH_OK);
+	g->ecc_uncorrected = 3;
+	WAIT_FOR(find_gpu(self->c).out_ecc_uncorrected == 3);
+	g->lost = 1;
+	WAIT_FOR(find_gpu(self->c).out_health == PST_HEALTH_LOST);
+	EXPECT_EQ(pid, worker(self->c, how.out_id).out_pid);
+	EXPECT_EQ((uint32_t)PST_WORKER_SERVING, worker(self->c, how.out_id).out_state);
+	g->lost = 0;
+	g->ecc_uncorrected = 0;
+	WAIT_FOR(find_gpu(self->c).out_health == PST_HEALTH_OK);
+	EXPECT_EQ(pid, worker(self->c, how.out_id).out_pid);
+	EXPECT_EQ((uint32_t)PST_WORKER_SERVING, worker(self->c, how.out_id).out_state);
+	EXPECT_EQ(0u, worker(self->c, how.out_id).out_restarts);
+}
+
 /* The door answers while the driver does not. */
 TEST_F(door, a_driver_that_hangs)
 {
