@@ -398,7 +398,7 @@ static void ping(struct tcp_conn *conn, int64_t now)
 void pst_tcp_link_tick(struct tcp_link *link, int64_t now)
 {
 	int64_t timeout = link->timeout_ms;
-	bool stalled = link->parts && now - link->progress >= timeout * 7 / 8;
+	bool stalled = link->parts && now - link->progress >= timeout * 7 / 8, waits = false;
 
 	for (unsigned int i = 0; i < link->nconns && link->state == TCP_LIVE; i++) {
 		struct tcp_conn *conn = link->conn[i];
@@ -407,7 +407,9 @@ void pst_tcp_link_tick(struct tcp_link *link, int64_t now)
 			pst_tcp_fail(link, i, PST_CAUSE_PEER_SILENT, NULL);
 		else if (!conn->pinged && now - conn->heard >= timeout / 3)
 			ping(conn, now);
+		waits |= conn->pinged != 0;
 	}
-	if (stalled && link->state == TCP_LIVE)
+	/* whoever still owes an answer to a ping may be silent altogether: that is said instead */
+	if (stalled && !waits && link->state == TCP_LIVE)
 		pst_tcp_fail(link, 0, PST_CAUSE_PEER_STALLED, NULL);
 }
