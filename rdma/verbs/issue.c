@@ -286,9 +286,10 @@ bool pst_verbs_issue_alone(struct verbs_link *link, const struct pst_wr *wr)
 	struct ibv_send_wr out;
 	struct ibv_sge sge;
 
-	if (link->state != LINK_LIVE || link->ways != 1 || !rail || link->next != link->tail ||
-	    link->ndue || link->resend_at || (!read && wr->op != PST_WR_WRITE) ||
-	    wr->flags & PST_WR_IMM || !wr->len || wr->len > least(VERBS_SLICE_MAX, rail->msg_max))
+	if (link->state != LINK_LIVE || link->ways != 1 || !rail || rail->state != RAIL_UP ||
+	    link->next != link->tail || link->ndue || link->resend_at ||
+	    (!read && wr->op != PST_WR_WRITE) || wr->flags & PST_WR_IMM || !wr->len ||
+	    wr->len > least(VERBS_SLICE_MAX, rail->msg_max))
 		return false;
 	r = wr->local->priv;
 	mr = atomic_load_explicit(&r->mr[rail->dev->index], memory_order_acquire);

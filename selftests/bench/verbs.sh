@@ -101,8 +101,8 @@ best()
 	local who
 	for who in ours theirs; do
 		case $1 in
-		*_lat) grep -v nan "$tmp/$who.turns" | sort -g ;;
-		*) grep -v nan "$tmp/$who.turns" | sort -gr ;;
+		*_lat) sed /nan/d "$tmp/$who.turns" | sort -g ;;
+		*) sed /nan/d "$tmp/$who.turns" | sort -gr ;;
 		esac | awk 'NR == 1 { v = $1 } END { print NR ? v : "nan" }' >>"$tmp/$who-$1-$2"
 		rm "$tmp/$who.turns"
 	done
