@@ -84,8 +84,7 @@ static void pass_on(const struct ibv_context *ctx, const struct ibv_async_event 
 		if (e->rail->dev->ctx != ctx || !concerns(event, e->rail, &mark))
 			continue;
 		e->rail->async = mark;
-		e->rail->cq->async = true;
-		pst_verbs_cq_wake(&e->rail->cq->base);
+		pst_verbs_cq_news(e->rail->cq);
 	}
 	pthread_mutex_unlock(&lock);
 }

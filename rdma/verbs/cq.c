@@ -59,25 +59,38 @@ static int unblock(int fd)
 	return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) ? -errno : 0;
 }
 
-/* The wake-ups of devices' news are not the caller's. */
+/* The count says nothing of who rang: a device's news may ring twice before it is looked at. */
 static void wake_ready(struct verbs_source *src)
 {
 	struct verbs_cq *cq = pst_container(src, struct verbs_cq, wake);
-	bool news = atomic_exchange(&cq->async, false);
 	uint64_t n;
 
-	if (news)
+	if (read(src->fd, &n, sizeof(n)) < 0)
+		return;
+	if (atomic_exchange(&cq->async, false))
 		cq->tick_at = 0;
-	if (read(src->fd, &n, sizeof(n)) == sizeof(n) && n > news)
+	if (atomic_exchange(&cq->called, false))
 		cq->woken = true;
+}
+
+static void ring(struct verbs_cq *cq)
+{
+	const uint64_t one = 1;
+	ssize_t n = write(cq->wake.fd, &one, sizeof(one));
+
+	(void)n; /* -EAGAIN: the counter is full, the sleeper wakes in any case */
 }
 
 void pst_verbs_cq_wake(struct pst_cq *base)
 {
-	const uint64_t one = 1;
-	ssize_t n = write(verbs_cq(base)->wake.fd, &one, sizeof(one));
+	verbs_cq(base)->called = true;
+	ring(verbs_cq(base));
+}
 
-	(void)n; /* -EAGAIN: the counter is full, the sleeper wakes in any case */
+void pst_verbs_cq_news(struct verbs_cq *cq)
+{
+	cq->async = true;
+	ring(cq);
 }
 
 static void completion_ready(struct verbs_source *src)

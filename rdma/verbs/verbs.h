@@ -133,7 +133,8 @@ struct verbs_cq {
 	int epfd;
 	struct verbs_source wake, cm_src;
 	struct rdma_event_channel *cm;
-	_Atomic bool async; /* some rail has verbs_rail.async set */
+	_Atomic bool async;  /* some rail has verbs_rail.async set */
+	_Atomic bool called; /* by pst_cq_wake */
 	bool woken;
 	unsigned int polls;	    /* since the sockets were looked at */
 	unsigned int skip, skipped; /* polls that do not look at the clock */
@@ -455,6 +456,7 @@ void pst_verbs_cq_destroy(struct pst_cq *cq);
 int pst_verbs_cq_poll(struct pst_cq *cq, struct pst_wc *wc, int n);
 int pst_verbs_cq_wait(struct pst_cq *cq, struct pst_wc *wc, int n, int timeout_ms);
 void pst_verbs_cq_wake(struct pst_cq *cq);
+void pst_verbs_cq_news(struct verbs_cq *cq); /* its rails have verbs_rail.async; any thread */
 int pst_verbs_watch(struct verbs_cq *cq, struct verbs_source *src);
 /* Take in what came, hand out nothing. How many completions there were. */
 int pst_verbs_progress(struct verbs_cq *cq);

@@ -406,6 +406,24 @@ TEST_F(verbs, memory_of_a_gpu_is_refused_in_words)
 	EXPECT_TRUE(strstr(err.text, pst_cause_row(PST_CAUSE_NO_DMABUF)->mend));
 }
 
+/* Devices may speak twice before anybody looks; only pst_cq_wake ends a wait early. */
+TEST_F(verbs, news_of_devices_are_not_the_callers)
+{
+	int64_t start;
+	struct pst_wc wc;
+
+	end_open_on(self->me, PEER);
+	start = pst_verbs_now();
+	pst_verbs_cq_news(verbs_cq(self->me->cq));
+	pst_verbs_cq_news(verbs_cq(self->me->cq));
+	EXPECT_EQ(0, pst_cq_wait(self->me->cq, &wc, 1, 300));
+	EXPECT_LE(300, (int)(pst_verbs_now() - start));
+	pst_verbs_cq_news(verbs_cq(self->me->cq));
+	pst_cq_wake(self->me->cq);
+	EXPECT_EQ(0, pst_cq_wait(self->me->cq, &wc, 1, -1));
+	end_close(self->me);
+}
+
 TEST_F(verbs, nobody_there_is_refused)
 {
 	struct pst_error err = {0};
