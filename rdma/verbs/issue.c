@@ -266,9 +266,11 @@ static struct verbs_taken *same_grant(const struct verbs_link *link, const struc
 	uint32_t access = wr->op == PST_WR_WRITE ? PST_ACCESS_WRITE : PST_ACCESS_READ;
 	struct verbs_taken *t = &link->taken[link->last];
 
-	if (!link->ntaken || t->key.k[0] != wr->key.k[0] || t->key.k[1] != wr->key.k[1] ||
-	    access & ~t->access || wr->remote_off > t->len || wr->len > t->len - wr->remote_off ||
-	    t->pieces != 1)
+	if (__builtin_expect(!link->ntaken || t->key.k[0] != wr->key.k[0] ||
+				     t->key.k[1] != wr->key.k[1] || access & ~t->access ||
+				     wr->remote_off > t->len || wr->len > t->len - wr->remote_off ||
+				     t->pieces != 1,
+			     0))
 		return NULL;
 	return t;
 }
@@ -286,26 +288,34 @@ bool pst_verbs_issue_alone(struct verbs_link *link, const struct pst_wr *wr)
 	struct ibv_send_wr out;
 	struct ibv_sge sge;
 
-	if (link->state != LINK_LIVE || link->ways != 1 || !rail || rail->state != RAIL_UP ||
-	    link->next != link->tail || link->ndue || link->resend_at ||
-	    (!read && wr->op != PST_WR_WRITE) || wr->flags & PST_WR_IMM || !wr->len ||
-	    wr->len > least(VERBS_SLICE_MAX, rail->msg_max))
+	/* without the hint a compiler takes what comes after so many conditions for rare */
+	if (__builtin_expect(link->state != LINK_LIVE || link->ways != 1 || !rail ||
+				     rail->state != RAIL_UP || link->next != link->tail ||
+				     link->ndue || link->resend_at ||
+				     (!read && wr->op != PST_WR_WRITE) || wr->flags & PST_WR_IMM ||
+				     !wr->len || wr->len > least(VERBS_SLICE_MAX, rail->msg_max),
+			     0))
 		return false;
 	r = wr->local->priv;
 	mr = atomic_load_explicit(&r->mr[rail->dev->index], memory_order_acquire);
 	t = same_grant(link, wr);
-	if (!t || !mr || r->pieces != 1 || !verbs_ring_room(link, true) || !verbs_sq_room(rail))
+	if (__builtin_expect(!t || !mr || r->pieces != 1 || !verbs_ring_room(link, true) ||
+				     !verbs_sq_room(rail),
+			     0))
 		return false;
 
 	req = verbs_req(link, link->tail);
-	*req = (struct verbs_req){.id = wr->id,
-				  .len = wr->len,
-				  .next = wr->len,
-				  .pending = 1,
-				  .op = wr->op,
-				  .flags = wr->flags,
-				  .kind = REQ_DATA,
-				  .issued = true};
+	/* what a request of one rail that is posted is asked for; compilers clear a whole slowly */
+	req->id = wr->id;
+	req->len = req->next = wr->len;
+	req->pending = 1;
+	req->status = 0;
+	req->cause = PST_CAUSE_NONE;
+	req->op = wr->op;
+	req->flags = wr->flags;
+	req->kind = REQ_DATA;
+	req->issued = true;
+	req->frame = req->spread = false;
 	wqe = (struct verbs_wqe){.kind = WQE_DATA, .req = link->tail, .len = wr->len};
 	link->next = ++link->tail;
 	link->owed_done++;

@@ -248,8 +248,16 @@ struct verbs_taken;
 
 struct verbs_req {
 	uint64_t id;
-	struct pst_region *local;
-	char *local_addr;
+	union {
+		struct {
+			struct pst_region *local;
+			char *local_addr;
+		};
+		struct {			 /* BIND */
+			struct verbs_rail *rail; /* as it was when it was asked for */
+			struct verbs_window *window;
+		};
+	};
 	struct verbs_taken *taken;
 	uint64_t remote_off, len;
 	uint64_t next;	  /* DATA: bytes issued; BIND: pieces */
@@ -260,12 +268,10 @@ struct verbs_req {
 	uint32_t cause;
 	uint16_t op, flags;
 	uint8_t kind;
-	bool frame;		 /* a frame ends it */
-	bool issued;		 /* nothing is left to post */
-	bool spread;		 /* over several rails */
-	uint8_t way;		 /* BIND */
-	struct verbs_rail *rail; /* BIND: as it was when it was asked for */
-	struct verbs_window *window;
+	bool frame;  /* a frame ends it */
+	bool issued; /* nothing is left to post */
+	bool spread; /* over several rails */
+	uint8_t way; /* BIND */
 };
 
 struct verbs_done {
@@ -325,6 +331,7 @@ struct verbs_retry {
 	struct verbs_rail *rail; /* while it is being set up */
 };
 
+/* What every request looks at stands together, so that it is in few lines and pages. */
 struct verbs_link {
 	struct pst_link base;
 	TAILQ_ENTRY(verbs_link) on_cq, on_ready, on_gave;
@@ -333,42 +340,44 @@ struct verbs_link {
 	uint8_t ways;	/* rails that it was made for */
 	uint8_t state;
 	bool crc;
-	uint32_t why; /* enum pst_cause */
-	char why_rail[80], why_code[96];
-	uint32_t timeout_ms;
-	uint64_t number; /* the handshake's name for it */
-	struct verbs_listener *listener;
-	struct verbs_rail *way[PST_RAILS_MAX]; /* UP, or NULL */
-	TAILQ_HEAD(, verbs_rail) rails;	       /* UP or DYING */
 	struct verbs_rail *primary;
-	struct pst_url *url; /* connector: where its ways go */
-	struct pst_link_hello hello;
-	struct verbs_retry retry[PST_RAILS_MAX];
+	TAILQ_HEAD(, verbs_rail) rails;	       /* UP or DYING */
+	struct verbs_rail *way[PST_RAILS_MAX]; /* UP, or NULL */
 
 	/* requests: head (oldest) <= next (to be issued) <= tail */
 	uint32_t head, next, tail;
-	struct verbs_req *req;
 	uint32_t done_head, done_tail, owed_done; /* owed: signaled ones in the ring */
+	struct verbs_req *req;
 	struct verbs_done *done;
 	struct verbs_wqe *replay; /* slices to be done again */
 	uint32_t nreplay;
 
+	unsigned int ntaken, ngiven, last, ndue;
+	struct verbs_taken *taken;
+	struct verbs_given *given;
+
 	/* frames */
-	unsigned char *slots; /* VERBS_WINDOW of VERBS_FRAME */
-	struct verbs_sent sent[VERBS_WINDOW];
 	uint32_t window; /* numbered ones that may be under way */
 	uint64_t tx_seq, tx_acked;
 	uint64_t resend_at; /* frames from here to the last issued are to be sent again; 0: none */
 	uint64_t tx_issued;
-	struct verbs_held held[VERBS_RECVS];
 	uint64_t rx_came, rx_seen, rx_given, rx_ack, rx_told; /* told: the last ack that was sent */
 	uint64_t asked;					      /* AGAIN was sent for this one */
 	unsigned int asks;
 	bool ping_due, pinged, credit_due;
+	unsigned char *slots; /* VERBS_WINDOW of VERBS_FRAME */
+	struct verbs_sent sent[VERBS_WINDOW];
+	struct verbs_held held[VERBS_RECVS];
 
-	unsigned int ntaken, ngiven, last, ndue;
-	struct verbs_taken *taken;
-	struct verbs_given *given;
+	/* how it came to be, and to its end */
+	uint32_t timeout_ms;
+	uint64_t number; /* the handshake's name for it */
+	struct verbs_listener *listener;
+	struct pst_url *url; /* connector: where its ways go */
+	struct pst_link_hello hello;
+	struct verbs_retry retry[PST_RAILS_MAX];
+	uint32_t why; /* enum pst_cause */
+	char why_rail[80], why_code[96];
 };
 
 struct verbs_listener {

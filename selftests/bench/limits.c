@@ -4,7 +4,7 @@
  * an argument.
  *
  *	limits spin		us, one way: two processes spin on two cache lines
- *	limits memcpy BYTES	MiB/s between two shared mappings of twice BYTES
+ *	limits memcpy BYTES	MiB/s between two shared mappings, over and over
  *	limits socket BYTES	us, one way: BYTES there and back over blocking TCP sockets
  *
  * Latencies are medians of round trips, timed as penstock-perf does it; the two ends are on CPUs
@@ -116,16 +116,16 @@ static void spin(size_t unused)
 
 static void copy(size_t bytes)
 {
-	unsigned char *from = shared(2 * bytes), *to = shared(2 * bytes);
+	unsigned char *from = shared(bytes), *to = shared(bytes);
 	size_t n = ((size_t)COPIES_MIB << 20) / bytes;
 	uint64_t start;
 
 	take_cpu(0);
-	memset(from, 1, 2 * bytes);
-	memset(to, 2, 2 * bytes);
+	memset(from, 1, bytes);
+	memset(to, 2, bytes);
 	start = perf_ticks();
 	for (size_t i = 0; i < n; i++) {
-		memcpy(to + i % 2 * bytes, from + i % 2 * bytes, bytes);
+		memcpy(to, from, bytes);
 		__asm__ volatile("" ::: "memory");
 	}
 	printf("%.2f\n", (double)(n * bytes) / 1048576 / perf_seconds(perf_ticks() - start));

@@ -8,7 +8,7 @@
 
 #define BATCH  32
 #define SMALL  8192	   /* requests above it are each worth a post and a completion */
-#define WINDOW (64u << 10) /* small requests walk over this much memory */
+#define WINDOW (64u << 10) /* what is smaller walks over this much memory, the rest stays */
 
 static uint64_t target(const struct flood *f, const struct perf_remote *r)
 {
@@ -147,7 +147,7 @@ void flood_prepare(struct flood *f, uint64_t size)
 
 	f->size = size;
 	f->step = (size + 63) / 64 * 64;
-	f->window = f->step * (f->step < WINDOW / 2 ? WINDOW / f->step : 2);
+	f->window = f->step * (f->step < WINDOW ? WINDOW / f->step : 1);
 	f->every = size > SMALL ? 1 : plan->moderation < most ? plan->moderation : most;
 }
 
@@ -155,7 +155,7 @@ uint64_t flood_memory(uint64_t size)
 {
 	uint64_t step = (size + 63) / 64 * 64;
 
-	return 2 * step < WINDOW ? WINDOW : 2 * step;
+	return step < WINDOW ? WINDOW : step;
 }
 
 int flood_check(const struct flood *f, const struct perf_result *counted, uint64_t sent)
