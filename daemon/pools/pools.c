@@ -202,10 +202,10 @@ int pools_map(struct pools *p, struct request *r, struct pst_cmd_pool_map *how)
 
 	if (!pool)
 		return no_pool(r, how->id);
-	if (!reader && !may(&r->who, pool))
+	if (!may(&r->who, pool))
 		return pst_fail(&r->err, -EPERM,
-				"pool %s is user %u's: user %u may map it only to be read "
-				"(PST_POOL_MAP_READ)",
+				"pool %s is user %u's: user %u may not map it; its owner may, "
+				"root, and the group that penstockd.conf names",
 				pool->name, pool->uid, r->who.uid);
 	fd = reader ? pool_memory_reader(&pool->memory) : pool_memory_writer(&pool->memory);
 	if (fd < 0)

@@ -237,7 +237,8 @@ TEST_F(experts, of_an_engine_that_has_left)
 struct asker {
 	struct rig *r;
 	atomic_bool end;
-	unsigned int asked, placed;
+	unsigned int asked;
+	atomic_uint placed;
 };
 
 static void *keep_asking(void *arg)
@@ -265,7 +266,8 @@ TEST_F(experts, asked_and_placed_while_it_works)
 	pthread_t thread;
 
 	ASSERT_EQ(0, pthread_create(&thread, NULL, keep_asking, &a));
-	for (int step = 0; step < 6; step++)
+	/* six steps, and as many as it takes until something was placed */
+	for (int step = 0; step < 6 || !atomic_load(&a.placed); step++)
 		rig_step(&self->r, EVENLY, harm_none);
 	/* it ends while it is asked */
 	pst_worker_end(worker(&self->r));
@@ -273,7 +275,6 @@ TEST_F(experts, asked_and_placed_while_it_works)
 	atomic_store(&a.end, true);
 	pthread_join(thread, NULL);
 	printf("# asked %u times, %u placed\n", a.asked, a.placed);
-	EXPECT_LT(0u, a.placed);
 	EXPECT_EQ(-ENODATA, place(&self->r, DENSE, 0, PST_EXPERT_BRING));
 }
 

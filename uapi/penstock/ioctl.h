@@ -226,7 +226,8 @@ enum {
  * @out_fd: Out. A descriptor, close-on-exec, to be mapped with MAP_SHARED from offset 0
  * @out_bytes: Out. How much there is to map
  *
- * Only who owns the pool, and who may change things, gets one that can be written to (-EPERM).
+ * Only who owns the pool, and who may change things, gets one (-EPERM); others look, and see
+ * what is in a pool when one of these hands them the descriptor.
  */
 struct pst_cmd_pool_map {
 	__u32 size;

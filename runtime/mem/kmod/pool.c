@@ -25,8 +25,7 @@ static const char too_much[] =
 	"pool %s: more than user %u may have; see /sys/module/penstock/parameters/quota";
 static const char no_memory[] =
 	"pool %s: node %d or memory.max has no %llu bytes more; see numactl -H";
-static const char read_only[] =
-	"pool %s: not yours, and the device is open for reading only; map it to be read";
+static const char not_yours[] = "pool %s: not yours, and the device is open for reading only";
 static const char in_pieces[] =
 	"%llu of %llu bytes are in small pages; node %d wants echo 1 >/proc/sys/vm/compact_memory";
 
@@ -228,8 +227,8 @@ int pst_pool_map(struct pst_request *r)
 
 	if (!pool)
 		return pst_say(r, -ENOENT, "there is no pool %u", how->id);
-	if (write && !may(r->door, pool)) {
-		rc = pst_say(r, -EPERM, read_only, pool->name);
+	if (!may(r->door, pool)) {
+		rc = pst_say(r, -EPERM, not_yours, pool->name);
 		goto put_pool;
 	}
 	r->fd = get_unused_fd_flags(O_CLOEXEC);
