@@ -92,10 +92,14 @@ static void on_signal(int sig)
 	the_role->end(the_object);
 }
 
-/* To who holds the other end of standard input, if that is a socket. */
+/* To who holds the other end of standard input, if that is a socket; he may be gone already. */
 static bool tell(const char *text)
 {
-	return until_eof && send(STDIN_FILENO, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL) > 0;
+	if (!until_eof)
+		return false;
+	if (send(STDIN_FILENO, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
+		return true;
+	return errno == EPIPE || errno == ECONNRESET;
 }
 
 static void say_url(void)

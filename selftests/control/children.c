@@ -572,6 +572,7 @@ TEST_F(set, a_server_has_no_experts)
 TEST_F(set, who_shouts_does_not_drown_others)
 {
 	struct pollfd p = {.events = POLLIN};
+	siginfo_t stopped;
 	uint32_t loud, id;
 
 	double_does("flood");
@@ -585,7 +586,8 @@ TEST_F(set, who_shouts_does_not_drown_others)
 	EXPECT_N(PST_WORKER_SERVING, state(self, loud));
 	/* of what fills its leash one turn reads a part */
 	usleep(50000);
-	kill((pid_t)stat_of(self, loud).out_pid, SIGSTOP);
+	ASSERT_EQ(0, kill((pid_t)stat_of(self, loud).out_pid, SIGSTOP));
+	ASSERT_EQ(0, waitid(P_PID, stat_of(self, loud).out_pid, &stopped, WSTOPPED | WNOWAIT));
 	p.fd = child_find(self->c, PST_LEASH_WORKER, loud)->leash.fd;
 	child_read(child_find(self->c, PST_LEASH_WORKER, loud), false);
 	EXPECT_EQ(1, poll(&p, 1, 0));

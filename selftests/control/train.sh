@@ -45,13 +45,14 @@ in_one_process()
 
 begin()
 {
-	local before
+	local before rows
 	before=$(field 1 rows)
 	"$O/penstock" train "${shape[@]}" --steps $steps "--daemon=$tmp/s" >"$tmp/run" 2>"$tmp/err" &
 	run=$!
 	# under way: workers compute
 	for _ in $(seq 400); do
-		[ "$(field 1 rows)" -le $((before + 2000)) ] || return 0
+		rows=$(field 1 rows)
+		[ "${rows:-0}" -le $((${before:-0} + 2000)) ] || return 0
 		kill -0 $run 2>/dev/null || break
 		sleep 0.02
 	done
