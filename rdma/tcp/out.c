@@ -22,8 +22,14 @@ static struct tcp_out *add(struct tcp_conn *conn, uint16_t type, size_t head_len
 {
 	struct tcp_out *o = &conn->out[conn->out_tail++ % TCP_OUTS];
 
-	*o = (struct tcp_out){.head_len = (uint32_t)head_len};
+	/* no more of the head than is sent: all of it is filled by a slow loop */
+	memset(&o->head, 0, head_len);
 	o->head.frame.type = type;
+	o->head_len = (uint32_t)head_len;
+	o->answer = false;
+	o->data = NULL;
+	o->len = 0;
+	o->buf = NULL;
 	return o;
 }
 
