@@ -4,9 +4,9 @@
 # fabric.sh - shm and tcp by penstock-perf, beside what they stand on and beside iperf3 and UCX
 #
 # O is the build folder. In each of ROUNDS (5) rounds ours and the others take turns, so that what
-# else the machine does meets all of them; where it takes a fraction of a microsecond, TURNS (4) times a
-# round, since two virtual CPUs are as near to each other as the host likes at the moment. Shown are
-# medians, and the medians of the ratios of runs beside each other.
+# else the machine does meets all of them; where a run is short, TURNS (4) times a round, since two
+# virtual CPUs are as near to each other as the host likes at the moment. Shown are medians, and the
+# medians of the ratios of runs beside each other.
 # The two ends are on CPUs 0 and 1. A peer that is not installed is said and left out.
 set -eu -o pipefail
 export LC_ALL=C
@@ -94,10 +94,12 @@ while [ $round -lt "$ROUNDS" ]; do
 		note shm-write-bw ours write_bw --fabric shm -s 1M -n 4096
 		peer ucx-shm-bw ucx sm,self ucp_put_bw 1048576 4096
 	done
-	note socket "$limits" socket 8
-	note tcp-send-lat ours send_lat --fabric tcp -s 8 -n 20000
-	note tcp-write-lat ours write_lat --fabric tcp -s 8 -n 20000
-	peer ucx-tcp-lat ucx tcp tag_lat 8 20000
+	for _ in $(seq "$turns"); do
+		note socket "$limits" socket 8
+		note tcp-send-lat ours send_lat --fabric tcp -s 8 -n 20000
+		peer ucx-tcp-lat ucx tcp tag_lat 8 20000
+		note tcp-write-lat ours write_lat --fabric tcp -s 8 -n 20000
+	done
 	[ $have_iperf = no ] || note iperf iperf 2
 	note tcp-write-bw ours write_bw --fabric tcp -s 1M -D 2
 	peer ucx-tcp-bw ucx tcp ucp_put_bw 1048576 4000
