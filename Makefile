@@ -213,7 +213,7 @@ $(fuzzers): $(O)/selftests/fuzz/%: $(O)/selftests/fuzz/%.o $(lib)
 
 # Tests that fit in a minute, and all of them in every build that we have.
 quick: all tests
-	@selftests/run -O $(O) $(filter-out $(selftests-slow),$(selftests-programs)) \
+	@selftests/run -O $(O) -j $$((2 * $(JOBS))) $(filter-out $(selftests-slow),$(selftests-programs)) \
 		$(filter-out $(selftests-slow),$(selftests-scripts))
 check:
 	@tools/deps.sh build check
