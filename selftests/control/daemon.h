@@ -47,6 +47,8 @@ int daemon_wait(struct daemon *d); /* exit status, or 128 + signal */
 void daemon_kill(struct daemon *d);
 /* What it has logged; to be freed. */
 char *daemon_says(const struct daemon *d);
+/* Is @text in it? */
+bool daemon_said(const struct daemon *d, const char *text);
 
 /* Through the library; the test fails if it cannot. */
 struct pst_control *daemon_connect(const struct daemon *d);

@@ -188,10 +188,8 @@ TEST(a_taken_address)
 	ASSERT_EQ(0, getsockname(taken, (struct sockaddr *)&at, &len));
 	snprintf(config, sizeof(config), "[daemon]\nmetrics = 127.0.0.1:%u\n", ntohs(at.sin_port));
 	daemon_start(&d, config);
-	says = daemon_says(&d);
-	expect_said(says, "no metrics at 127.0.0.1:");
-	expect_said(says, "Address already in use");
-	free(says);
+	WAIT_FOR(daemon_said(&d, "no metrics at 127.0.0.1:"));
+	EXPECT_TRUE(daemon_said(&d, "Address already in use"));
 	EXPECT_EQ(0, daemon_stop(&d));
 	close(taken);
 	daemon_run(&d);

@@ -742,6 +742,7 @@ TEST(a_lost_lock_is_told)
 	struct pst_control *c;
 	struct pst_event event;
 	struct daemon d;
+	pid_t holder;
 
 	need_lock();
 	daemon_start(&d, NULL);
@@ -749,7 +750,9 @@ TEST(a_lost_lock_is_told)
 	ASSERT_EQ(1, create(c, "locked", MIB, PST_POOL_CREATE_LOCK | PST_POOL_CREATE_KEEP));
 	strcpy(map(c, 1, MIB), "as it was");
 	ASSERT_EQ(0, call(c, PST_CMD_EVENTS, &ask));
-	kill(holder_of(&d), SIGKILL);
+	holder = holder_of(&d);
+	ASSERT_GT(holder, 0);
+	kill(holder, SIGKILL);
 	do
 		ASSERT_EQ((ssize_t)sizeof(event), read(ask.out_fd, &event, sizeof(event)));
 	while (!strstr((char *)event.text, "no longer locked"));
@@ -761,14 +764,12 @@ TEST(a_lost_lock_is_told)
 	EXPECT_STREQ("as it was", map(c, 1, MIB));
 	/* one that is killed while no daemon runs, too */
 	ASSERT_EQ(2, create(c, "too", MIB, PST_POOL_CREATE_LOCK | PST_POOL_CREATE_KEEP));
-	{
-		pid_t holder = holder_of(&d);
-
-		daemon_kill(&d);
-		pst_control_close(c);
-		kill(holder, SIGKILL);
-		await_end(holder);
-	}
+	holder = holder_of(&d);
+	ASSERT_GT(holder, 0);
+	daemon_kill(&d);
+	pst_control_close(c);
+	kill(holder, SIGKILL);
+	await_end(holder);
 	daemon_run(&d);
 	c = daemon_connect(&d);
 	WAIT_FOR(!is_locked(c, 2));
