@@ -32,6 +32,12 @@ says()
 	grep -qF -e "$1" "$tmp/out" || { cat "$tmp/out"; echo "not said: $1"; return 1; }
 }
 
+# again LINE LINE: they end the list of what failed
+again()
+{
+	tail -n 3 "$tmp/out" | head -n 2 | diff - <(printf '%s\n' "$@")
+}
+
 program good <<'END'
 printf 'KTAP version 1\n1..2\n# hello\nok 1 one\nok 2 two\n'
 END
@@ -124,6 +130,7 @@ check "counts each kind" closes "1 passed, 1 failed, 1 skipped" "$tmp/one-bad"
 check "shows the output of a failure" says "| # because"
 check "lists a skip with its reason" says "one-bad, c: no GPU"
 check "names what failed" says "one-bad: b"
+check "and what it said of it, at the end" again "  $tmp/one-bad: b" "    # because"
 check "adds up programs" closes "5 passed, 1 failed, 1 skipped" "$tmp/good" "$tmp/one-bad" "$tmp/good"
 check "counts a failure that exits 0" closes "0 passed, 1 failed, 0 skipped" "$tmp/bad-exit-0"
 check "takes a program that skips all" closes "0 passed, 0 failed, 1 skipped" "$tmp/none-here"
