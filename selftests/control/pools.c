@@ -142,6 +142,11 @@ static pid_t await_keeper(const struct daemon *d, pid_t other_than)
 	return pid;
 }
 
+static uint64_t whole(uint64_t bytes, uint64_t page)
+{
+	return (bytes + page - 1) / page * page;
+}
+
 static void await_end(pid_t pid)
 {
 	int fd = (int)syscall(SYS_pidfd_open, pid, 0);
@@ -178,18 +183,18 @@ TEST_F(pools, there_and_gone)
 
 	ASSERT_EQ(0, call(self->c, PST_CMD_POOL_CREATE, &how));
 	EXPECT_EQ(1u, how.out_id);
-	EXPECT_EQ(8192u, how.out_bytes);
-	EXPECT_EQ(4096u, how.out_page_bytes);
+	EXPECT_EQ(test_huge_pages() ? 2 * MIB : 4096u, how.out_page_bytes);
+	EXPECT_EQ(whole(5000, how.out_page_bytes), how.out_bytes);
 	EXPECT_GE(how.out_node, 0);
 	ASSERT_EQ(0, stat_pool(self->c, 1, 0, &st));
-	EXPECT_EQ(8192u, st.out_bytes);
+	EXPECT_EQ(how.out_bytes, st.out_bytes);
 	EXPECT_EQ(how.out_node, st.out_node);
 	EXPECT_EQ(geteuid(), st.out_uid);
 	EXPECT_EQ((uint32_t)getpid(), st.out_pid);
 	EXPECT_EQ(0u, st.out_maps);
 	EXPECT_EQ(0u, st.out_flags & PST_POOL_CREATE_KEEP);
 	EXPECT_STREQ("first", (char *)st.out_name);
-	at = map(self->c, 1, 8192);
+	at = map(self->c, 1, how.out_bytes);
 	for (int i = 0; i < 8192; i++)
 		ASSERT_EQ(0, at[i]);
 	ASSERT_EQ(0, stat_pool(self->c, 0, PST_STAT_NEXT, &st));
@@ -423,7 +428,7 @@ TEST(others_are_served_while_a_large_one_is_made)
 	}
 	ASSERT_GT(create(c, "mine", MIB, 0), 0);
 	WAIT_FOR(count(c) == 1);
-	EXPECT_EQ(MIB, info(c).out_pool_bytes);
+	EXPECT_EQ(whole(MIB, test_huge_pages() ? 2 * MIB : 4096), info(c).out_pool_bytes);
 	pst_control_close(c);
 	EXPECT_EQ(0, daemon_stop(&d));
 }
@@ -682,6 +687,7 @@ static void need_lock(void)
 {
 	struct rlimit limit;
 
+	SKIP_WITH_HUGE_PAGES();
 	getrlimit(RLIMIT_MEMLOCK, &limit);
 	if (limit.rlim_cur < 4 * MIB)
 		SKIP("4 MiB may not be locked", "ulimit -l unlimited");
@@ -827,6 +833,7 @@ TEST(not_locked)
 	struct pst_control *c;
 	struct daemon d;
 
+	SKIP_WITH_HUGE_PAGES();
 	daemon_init(&d);
 	d.prepare = lock_little;
 	daemon_run(&d);

@@ -27,6 +27,19 @@ void test_say(const char *file, int line, const char *fmt, ...)
 	fflush(stdout);
 }
 
+unsigned long test_huge_pages(void)
+{
+	FILE *f = fopen("/proc/meminfo", "re");
+	unsigned long n = 0;
+	char line[128];
+
+	while (f && fgets(line, sizeof(line), f))
+		sscanf(line, "HugePages_Free: %lu", &n);
+	if (f)
+		fclose(f);
+	return n;
+}
+
 const char *test_tmpdir(void)
 {
 	return tmpdir;

@@ -53,6 +53,8 @@ void test_say(const char *file, int line, const char *fmt, ...)
 const char *test_tmpdir(void);
 /* A seeded generator for tests: the same numbers on every machine. */
 uint64_t test_random(uint64_t *state);
+/* How many huge pages are free here: pools take those first, and they are always locked. */
+unsigned long test_huge_pages(void);
 
 #define TEST_REGISTER_(fix, nm, fn)                                       \
 	__attribute__((constructor)) static void test_register_##fn(void) \
@@ -161,6 +163,11 @@ uint64_t test_random(uint64_t *state);
 		}                                                                             \
 	} while (0)
 
+#define SKIP_WITH_HUGE_PAGES()                                                           \
+	do {                                                                             \
+		if (test_huge_pages())                                                   \
+			SKIP("huge pages are free here", "sysctl -w vm.nr_hugepages=0"); \
+	} while (0)
 #define SKIP(why, command)                                          \
 	do {                                                        \
 		printf("#SKIP %s (to run it: %s)\n", why, command); \

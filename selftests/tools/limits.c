@@ -128,6 +128,7 @@ TEST(no_memory_may_be_locked)
 	static const char *const how[] = {"--embedded", "--workers 2"};
 	json_t *r;
 
+	SKIP_WITH_HUGE_PAGES();
 	as_nobody();
 	r = program_json(NULL, TRAIN);
 	for (int i = 0; i < 2; i++) {
@@ -154,6 +155,7 @@ TEST(unlocked_by_choice)
 {
 	static const char *const how[] = {"--embedded", "--workers 2 --servers 2"};
 
+	SKIP_WITH_HUGE_PAGES();
 	for (int i = 0; i < 2; i++) {
 		struct ended e = program_run("penstock train --preset nano --data " TEXT
 					     " --steps 2 --batch 2 --seq 64 --lock 0 %s",
