@@ -93,18 +93,38 @@ static void want_out(struct tcp_conn *conn, bool want)
 		want ? EPOLLIN | EPOLLOUT : EPOLLIN, tag(conn));
 }
 
+/* One piece goes by the shorter way through the kernel: most calls of who polls find nothing. */
+static ssize_t receive(int fd, struct iovec *iov, int pieces)
+{
+	struct msghdr msg;
+
+	if (pieces == 1)
+		return recv(fd, iov->iov_base, iov->iov_len, MSG_DONTWAIT);
+	msg = (struct msghdr){.msg_iov = iov, .msg_iovlen = (size_t)pieces};
+	return recvmsg(fd, &msg, MSG_DONTWAIT);
+}
+
+static ssize_t give(int fd, struct iovec *iov, int pieces)
+{
+	struct msghdr msg;
+
+	if (pieces == 1)
+		return send(fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT);
+	msg = (struct msghdr){.msg_iov = iov, .msg_iovlen = (size_t)pieces};
+	return sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 /* 1: there may be more to read; 0: there is not; -ENOTCONN. */
 static int read_once(struct tcp_conn *conn)
 {
 	struct iovec iov[2];
-	struct msghdr msg = {.msg_iov = iov};
+	int pieces = pst_tcp_in_iov(conn, iov);
 	size_t room = 0;
 	ssize_t n;
 
-	msg.msg_iovlen = (size_t)pst_tcp_in_iov(conn, iov);
-	for (size_t i = 0; i < msg.msg_iovlen; i++)
+	for (int i = 0; i < pieces; i++)
 		room += iov[i].iov_len;
-	n = recvmsg(conn->fd, &msg, MSG_DONTWAIT);
+	n = receive(conn->fd, iov, pieces);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return 0;
 	if (pst_tcp_in_done(conn, n < 0 ? -errno : n))
@@ -131,15 +151,14 @@ static void epoll_push(struct tcp_conn *conn)
 {
 	for (int i = 0; i < SENDS_AT_ONCE && conn->fd >= 0; i++) {
 		struct iovec iov[PIECES];
-		struct msghdr msg = {.msg_iov = iov};
+		int pieces = pst_tcp_out_iov(conn, iov, PIECES);
 		ssize_t n;
 
-		msg.msg_iovlen = (size_t)pst_tcp_out_iov(conn, iov, PIECES);
-		if (!msg.msg_iovlen) {
+		if (!pieces) {
 			want_out(conn, false);
 			return;
 		}
-		n = sendmsg(conn->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+		n = give(conn->fd, iov, pieces);
 		if (n < 0 && errno != EAGAIN && errno != EINTR) {
 			send_failed(conn, -errno);
 			return;

@@ -88,6 +88,20 @@ static void put_grant(struct tcp_out *o, const struct tcp_given *given)
 	o->head_len = sizeof(g);
 }
 
+/* A piece costs the kernel more than a few bytes cost us. */
+static void put_data(struct tcp_out *o, const struct tcp_sent *s)
+{
+	if (s->len <= TCP_INLINE) {
+		memcpy(o->head.message + o->head_len, s->buf->data, s->len);
+		o->head_len += s->len;
+		return;
+	}
+	o->buf = s->buf;
+	o->buf->refs++;
+	o->data = s->buf->data;
+	o->len = s->len;
+}
+
 static void add_numbered(struct tcp_conn *conn, uint64_t seq)
 {
 	struct tcp_link *link = conn->link;
@@ -98,12 +112,8 @@ static void add_numbered(struct tcp_conn *conn, uint64_t seq)
 	o->head.frame.imm = s->imm;
 	if (s->type == PST_FRAME_GRANT)
 		put_grant(o, &link->given[s->grant]);
-	if (s->buf) {
-		o->buf = s->buf;
-		o->buf->refs++;
-		o->data = s->buf->data;
-		o->len = s->len;
-	}
+	if (s->buf)
+		put_data(o, s);
 	seal(conn, o);
 }
 

@@ -52,6 +52,7 @@
 #define TCP_DATA_MAX   (1u << 20)   /* data in one frame, so that others come between */
 #define TCP_SPREAD     (32u << 10)  /* larger requests go by any way */
 #define TCP_SLICE      (256u << 10) /* and in slices of at least this by all of them */
+#define TCP_INLINE     64	    /* data that goes out as a part of its head, by one piece */
 #define TCP_STAGE      sizeof(struct pst_frame_range)
 
 struct tcp_cq;
@@ -97,6 +98,7 @@ union tcp_head {
 	struct pst_frame_range range;
 	struct pst_frame_done done;
 	unsigned char grant[sizeof(struct pst_frame_grant)]; /* which has no end of its own */
+	unsigned char message[sizeof(struct pst_frame) + TCP_INLINE];
 };
 
 /* A frame on its way into the socket. */
