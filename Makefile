@@ -19,6 +19,7 @@
 #
 # Variables:
 #	O=build           where everything that is built goes, also outside the tree
+#	NVCC=nvcc         compiles the CUDA kernels; NVCC= builds without them
 #	CC=gcc            the compiler; CFLAGS, CPPFLAGS, LDFLAGS, LDLIBS are added to ours
 #	SAN=              sanitizers: address,undefined or thread
 #	V=1               show the commands
@@ -133,9 +134,10 @@ FORCE:
 # Asked once per build folder: is all there to build, and which parts will be off, and why.
 $(O)/features: tools/features.sh
 	@mkdir -p $(@D)
-	@tools/features.sh $(CC) >$@.new
+	@tools/features.sh '$(CC)' '$(nvcc)' >$@.new
 	@cat $@.new
 	@mv $@.new $@
+$(fatbins) $(emulated-o): | $(O)/features
 
 said = $(if $(Q),@echo '  $(1)	$(@:$(O)/%=%)')
 compile = $(Q)$(CC) $(cppflags) $(cflags) -MMD -MP -c -o $@ $<

@@ -2,6 +2,8 @@
 kernels-y := \
 	kernels/agree.c \
 	kernels/buffer.c \
+	kernels/cuda/cuda.c \
+	kernels/cuda/image.c \
 	kernels/registry.c \
 	kernels/speed.c \
 	kernels/table.c \
@@ -40,3 +42,42 @@ kernels-ref := \
 	kernels/ref/swiglu.c \
 	kernels/ref/xent.c \
 	# EOL
+
+# built by nvcc, for all targets at once, into images that the library embeds
+kernels-cuda := \
+	kernels/cuda/adamw.cu \
+	kernels/cuda/bf16.cu \
+	kernels/cuda/experts.cu \
+	kernels/cuda/gate.cu \
+	kernels/cuda/rmsnorm.cu \
+	kernels/cuda/rope.cu \
+	kernels/cuda/rows.cu \
+	kernels/cuda/sumsq.cu \
+	kernels/cuda/swiglu.cu \
+	kernels/cuda/xent.cu \
+	# EOL
+
+# NVCC=... names it; NVCC= leaves it out. CUDA_O: builds that differ in the C compiler only may
+# share one folder of images.
+NVCC ?= $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
+CUDA_O ?= $(O)
+nvcc := $(NVCC)
+fatbins :=
+ifneq ($(nvcc),)
+fatbins := $(kernels-cuda:%.cu=$(CUDA_O)/%.fatbin)
+$(O)/kernels/cuda/image.o: cppflags += -DPST_CUDA_FATBINS='"$(CUDA_O)/kernels/cuda"'
+$(O)/kernels/cuda/image.o: $(fatbins)
+$(fatbins): $(CUDA_O)/%.fatbin: %.cu kernels/cuda/nvcc.sh $(filter /%,$(nvcc))
+	@mkdir -p $(@D)
+	@echo '  NVCC	$*.fatbin'
+	@kernels/cuda/nvcc.sh $(nvcc) $< $@
+-include $(fatbins:=.d)
+endif
+# without nvcc the images are gone
+ifneq ($(file <$(O)/nvcc),$(nvcc))
+$(O)/nvcc: FORCE
+endif
+$(O)/nvcc:
+	@mkdir -p $(@D)
+	@printf '%s' '$(nvcc)' >$@
+$(O)/kernels/cuda/image.o: $(O)/nvcc

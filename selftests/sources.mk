@@ -186,6 +186,8 @@ selftests-slow := \
 	control/nth \
 	control/pools \
 	control/train.sh \
+	gpu/kernels \
+	gpu/kernels_nvcc.sh \
 	moe/death \
 	moe/drain \
 	rdma/kills \
@@ -272,6 +274,7 @@ selftests-fuzz := \
 # KTAP scripts selftests/AREA/NAME.sh; O is the build folder, the top of the tree is where they run
 selftests-scripts := \
 	control/train.sh \
+	gpu/kernels_nvcc.sh \
 	tools/completion.sh \
 	train/netns.sh \
 	tree/arrows.sh \
@@ -363,6 +366,17 @@ gpu/launch-y := selftests/gpu/standin.c
 $(O)/selftests/gpu/driver $(O)/selftests/gpu/launch: | $(standins)
 $(O)/selftests/control/gpu_door: | $(standins)
 $(O)/selftests/control/gpus: | $(O)/penstock-keeper $(standins)
+
+# the CUDA kernels on the CPU, where the compiler knows C++
+gpu/kernels-y := \
+	selftests/gpu/kernels_emulation.c \
+	selftests/gpu/kernels_experts.c \
+	selftests/gpu/kernels_ops.c \
+	# EOL
+ifneq ($(shell echo 'int x;' | $(CC) -x c++ -fsyntax-only - 2>/dev/null && echo yes),)
+selftests-programs += gpu/kernels
+include selftests/gpu/kernels.mk
+endif
 
 # NVIDIA's driver without one, for LD_LIBRARY_PATH; in old/ one that lacks what is optional
 selftests-cuda-y := \

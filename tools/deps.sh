@@ -30,7 +30,7 @@ packages()
 		run xz-utils its manual pages are training text
 		check clang the second compiler, and the one with the fuzzer
 		check fish completes commands of penstockctl
-		check g++ public headers serve C++ too
+		check g++ public headers serve C++ too, and CUDA kernels are tested as C++
 		check git which files are part of the tree
 		check libclang-rt-dev the sanitizers of clang
 		check mandoc checks manual pages

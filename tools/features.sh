@@ -1,12 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# features.sh CC - can we build here, and what will be off, why, and what brings it back
+# features.sh CC [NVCC] - can we build here, and what will be off, why, and what brings it back
 #
 # The Makefile runs it once per build folder. A line per part that is off; no line is good news.
 # Without a library that the build needs it says which package brings it, and fails.
 set -u
 cc=${1:-gcc}
+nvcc=${2:-}
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
 
@@ -53,6 +54,10 @@ if [ "$(uname -m)" = x86_64 ]; then
 else
 	off "AVX2 kernels" "this CPU is $(uname -m)" "an x86-64 CPU; the ref kernels serve"
 fi
+[ -n "$nvcc" ] || off "CUDA kernels" "no nvcc in PATH or /usr/local/cuda/bin" \
+	"install the CUDA toolkit, or name it: make NVCC=.../bin/nvcc"
+echo 'int x;' | $cc -x c++ -fsyntax-only - 2>/dev/null ||
+	off "the test of the CUDA kernels on the CPU" "$cc knows no C++" "apt-get install g++"
 huge=$(awk '$1 == "HugePages_Total:" { print $2 }' /proc/meminfo)
 [ "${huge:-0}" -gt 0 ] ||
 	off "reserved huge pages" "vm.nr_hugepages is 0" "sysctl -w vm.nr_hugepages=512, as root"
