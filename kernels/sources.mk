@@ -3,6 +3,7 @@ kernels-y := \
 	kernels/agree.c \
 	kernels/buffer.c \
 	kernels/cuda/cuda.c \
+	kernels/cuda/driver.c \
 	kernels/cuda/image.c \
 	kernels/registry.c \
 	kernels/speed.c \

@@ -5,6 +5,14 @@ runtime-y := \
 	runtime/device/bind.c \
 	runtime/device/cpu.c \
 	runtime/device/gemm.c \
+	runtime/device/gpu.c \
+	runtime/device/gpu_copy.c \
+	runtime/device/gpu_dmabuf.c \
+	runtime/device/gpu_graph.c \
+	runtime/device/gpu_host.c \
+	runtime/device/gpu_memory.c \
+	runtime/device/gpu_module.c \
+	runtime/device/gpu_stream.c \
 	runtime/device/image.c \
 	runtime/device/mlp.c \
 	runtime/device/node.c \

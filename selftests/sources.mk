@@ -22,6 +22,9 @@ selftests-programs := \
 	control/workers \
 	device/device \
 	device/mlp \
+	gpu/device \
+	gpu/device_fails \
+	gpu/device_nth \
 	gpu/driver \
 	gpu/launch \
 	io/checkpoint \
@@ -186,6 +189,7 @@ selftests-slow := \
 	control/nth \
 	control/pools \
 	control/train.sh \
+	gpu/device_nth \
 	gpu/kernels \
 	gpu/kernels_nvcc.sh \
 	moe/death \
@@ -221,6 +225,8 @@ selftests-tsan := \
 	control/swap \
 	device/device \
 	device/mlp \
+	gpu/device \
+	gpu/device_fails \
 	gpu/driver \
 	gpu/launch \
 	io/loader \
@@ -361,9 +367,12 @@ control/devices-y := $(selftests-devices-y)
 control/gpu_door-y := selftests/gpu/standin.c
 control/gpus-y := $(selftests-devices-y) selftests/gpu/standin.c
 $(O)/selftests/control/devices: | $(O)/penstock-keeper
+gpu/device-y := selftests/gpu/standin.c
+gpu/device_fails-y := selftests/gpu/standin.c
+gpu/device_nth-y := selftests/gpu/standin.c
 gpu/driver-y := selftests/gpu/standin.c
 gpu/launch-y := selftests/gpu/standin.c
-$(O)/selftests/gpu/driver $(O)/selftests/gpu/launch: | $(standins)
+$(addprefix $(O)/selftests/gpu/,device device_fails device_nth driver launch): | $(standins)
 $(O)/selftests/control/gpu_door: | $(standins)
 $(O)/selftests/control/gpus: | $(O)/penstock-keeper $(standins)
 
@@ -381,6 +390,7 @@ endif
 # NVIDIA's driver without one, for LD_LIBRARY_PATH; in old/ one that lacks what is optional
 selftests-cuda-y := \
 	selftests/gpu/libcuda.c \
+	selftests/gpu/libcuda_experts.c \
 	selftests/gpu/libcuda_graph.c \
 	selftests/gpu/libcuda_memory.c \
 	selftests/gpu/libcuda_module.c \

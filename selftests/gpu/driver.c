@@ -57,6 +57,14 @@ TEST_F(driver, functions_and_errors_have_names)
 		  cu.cuGetProcAddress("cuNone", &fn, 13000, 0, &status));
 	EXPECT_EQ(1, status);
 	EXPECT_FALSE(fn);
+	/* not newer than who asks wants it, nor than the driver is */
+	OK(cuGetProcAddress("cuMemcpyBatchAsync", &fn, 13000, 0, &status));
+	EXPECT_TRUE(fn);
+	EXPECT_EQ((CUresult)CUDA_ERROR_NOT_FOUND,
+		  cu.cuGetProcAddress("cuMemcpyBatchAsync", &fn, 12080, 0, &status));
+	s->cuda_version = 12080;
+	EXPECT_EQ((CUresult)CUDA_ERROR_NOT_FOUND,
+		  cu.cuGetProcAddress("cuMemcpyBatchAsync", &fn, 13000, 0, &status));
 }
 
 static void *without_context(void *arg)
@@ -220,6 +228,70 @@ TEST_F(driver, host_memory)
 	EXPECT_EQ(1ull, (unsigned long long)s->pageable_copies);
 	OK(cuMemFreeHost(pinned));
 	EXPECT_EQ((CUresult)CUDA_ERROR_INVALID_VALUE, cu.cuMemFreeHost(pinned));
+}
+
+/* The copies of a batch have no order: here the last is done first. */
+TEST_F(driver, batches)
+{
+	CUmemcpyAttributes attrs[2] = {{.src_access_order = CU_MEMCPY_SRC_ACCESS_ORDER_STREAM},
+				       {.src_access_order = CU_MEMCPY_SRC_ACCESS_ORDER_ANY}};
+	size_t len[2] = {16, 16}, first[2] = {0, 1};
+	CUdeviceptr to[2], from[2];
+	unsigned char *host;
+
+	OK(cuMemHostAlloc((void **)&host, 48, 0));
+	OK(cuMemAlloc(&to[0], 16));
+	memset(host, 1, 16);
+	memset(host + 16, 2, 16);
+	to[1] = to[0];
+	from[0] = (uintptr_t)host;
+	from[1] = (uintptr_t)host + 16;
+	OK(cuMemcpyBatchAsync(to, from, len, 2, attrs, first, 2, self->a));
+	OK(cuStreamSynchronize(self->a));
+	OK(cuMemcpyDtoH(host + 32, to[0], 16));
+	EXPECT_EQ(1, host[32]);
+	EXPECT_EQ(1ull, (unsigned long long)s->batches);
+	EXPECT_EQ((CUresult)CUDA_ERROR_INVALID_HANDLE,
+		  cu.cuMemcpyBatchAsync(to, from, len, 2, attrs, first, 2, NULL));
+	EXPECT_EQ((CUresult)CUDA_ERROR_INVALID_VALUE,
+		  cu.cuMemcpyBatchAsync(to, from, len, 0, attrs, first, 2, self->a));
+	EXPECT_EQ((CUresult)CUDA_ERROR_INVALID_VALUE,
+		  cu.cuMemcpyBatchAsync(to, from, len, 2, NULL, NULL, 0, self->a));
+	/* attributes begin with the first copy, one kind after the other */
+	first[0] = 1;
+	EXPECT_EQ((CUresult)CUDA_ERROR_INVALID_VALUE,
+		  cu.cuMemcpyBatchAsync(to, from, len, 2, attrs, first, 1, self->a));
+	first[0] = first[1] = 0;
+	EXPECT_EQ((CUresult)CUDA_ERROR_INVALID_VALUE,
+		  cu.cuMemcpyBatchAsync(to, from, len, 2, attrs, first, 2, self->a));
+	attrs[0].src_access_order = 0;
+	EXPECT_EQ((CUresult)CUDA_ERROR_INVALID_VALUE,
+		  cu.cuMemcpyBatchAsync(to, from, len, 2, attrs, first, 1, self->a));
+}
+
+TEST_F(driver, memory_for_others)
+{
+	CUdeviceptr p;
+	int fd = -1;
+	char byte;
+
+	OK(cuMemAlloc(&p, 8192));
+	OK(cuMemsetD8(p + 4096, 7, 1));
+	OK(cuMemGetHandleForAddressRange(&fd, p, 8192, CU_MEM_RANGE_HANDLE_TYPE_DMA_BUF_FD, 0));
+	ASSERT_EQ(1, (int)pread(fd, &byte, 1, 4096));
+	EXPECT_EQ(7, byte);
+	close(fd);
+	fd = -1;
+	EXPECT_EQ((CUresult)CUDA_ERROR_INVALID_VALUE,
+		  cu.cuMemGetHandleForAddressRange(&fd, p + 512, 4096, 1, 0));
+	EXPECT_EQ((CUresult)CUDA_ERROR_INVALID_VALUE,
+		  cu.cuMemGetHandleForAddressRange(&fd, p, 8192 + 4096, 1, 0));
+	EXPECT_EQ((CUresult)CUDA_ERROR_NOT_SUPPORTED,
+		  cu.cuMemGetHandleForAddressRange(&fd, p, 4096, 1, 1));
+	s->gpu[0].no_dma_buf = 1;
+	EXPECT_EQ((CUresult)CUDA_ERROR_NOT_SUPPORTED,
+		  cu.cuMemGetHandleForAddressRange(&fd, p, 4096, 1, 0));
+	EXPECT_EQ(-1, fd);
 }
 
 /* Streams. */

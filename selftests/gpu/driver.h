@@ -13,8 +13,8 @@
 
 /* The driver's functions, found as a runtime finds them. */
 static struct {
-#define MEMBER(name, symbol, args) CUresult(*name) args;
-	CUDA_CALLS(MEMBER)
+#define MEMBER(name, symbol, version, args) CUresult(*name) args;
+	PST_CUDA_CALLS(MEMBER, MEMBER)
 #undef MEMBER
 } cu;
 
@@ -35,8 +35,9 @@ static inline void open_library(void)
 	ASSERT_TRUE(lib);
 	*(void **)&get = dlsym(lib, "cuGetProcAddress_v2");
 	ASSERT_TRUE(get);
-#define FIND(name, symbol, args) ASSERT_EQ(0u, get(#name, (void **)&cu.name, 13000, 0, NULL));
-	CUDA_CALLS(FIND)
+#define FIND(name, symbol, version, args) \
+	ASSERT_EQ(0u, get(#name, (void **)&cu.name, version, 0, NULL));
+	PST_CUDA_CALLS(FIND, FIND)
 #undef FIND
 }
 

@@ -3,6 +3,8 @@
 #include "kernels/op.h"
 #include "selftests/gpu/driver.h"
 
+#include <sched.h>
+
 static void random_floats(float *to, size_t n, uint64_t seed)
 {
 	for (size_t i = 0; i < n; i++)
@@ -142,6 +144,59 @@ TEST_F(driver, images)
 	OK(cuLaunchKernel(fn, 1, 1, 1, 1, 1, 1, 200000, NULL, NULL, NULL));
 	EXPECT_EQ((CUresult)CUDA_ERROR_INVALID_VALUE, cu.cuFuncSetAttribute(fn, 8, 300000));
 	OK(cuLibraryUnload(l));
+}
+
+TEST_F(driver, launches_with_attributes)
+{
+	CUlaunchAttribute attr = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+				  .value.allowed = 1};
+	CUlaunchConfig config = {.grid = {1, 1, 1},
+				 .block = {32, 1, 1},
+				 .stream = self->a,
+				 .attrs = &attr,
+				 .nattrs = 1};
+	CUfunction fn = function("nop");
+
+	OK(cuLaunchKernelEx(&config, fn, NULL, NULL));
+	OK(cuStreamSynchronize(self->a));
+	EXPECT_EQ(1ull, (unsigned long long)s->launches);
+	EXPECT_EQ(1ull, (unsigned long long)s->pdl);
+	config.nattrs = 2;
+	EXPECT_EQ((CUresult)CUDA_ERROR_INVALID_VALUE, cu.cuLaunchKernelEx(&config, fn, NULL, NULL));
+	config.nattrs = 1;
+	attr.id = 4711;
+	EXPECT_EQ((CUresult)CUDA_ERROR_INVALID_VALUE, cu.cuLaunchKernelEx(&config, fn, NULL, NULL));
+	config.nattrs = 0;
+	config.block[0] = 1025;
+	EXPECT_EQ((CUresult)CUDA_ERROR_INVALID_VALUE, cu.cuLaunchKernelEx(&config, fn, NULL, NULL));
+}
+
+/* Answers what rings, and ends when it is told to or nobody rings. */
+TEST_F(driver, the_doorbell)
+{
+	_Atomic uint32_t *at;
+	CUdeviceptr ring, answer, stop;
+	size_t spin = 0, limit = 60000000000ull;
+	void *params[] = {&ring, &answer, &stop, &spin, &limit};
+
+	OK(cuMemHostAlloc((void **)&at, 3 * sizeof(*at), 0));
+	at[0] = at[1] = at[2] = 0;
+	OK(cuMemHostGetDevicePointer(&ring, (void *)at, 0));
+	answer = ring + sizeof(*at);
+	stop = answer + sizeof(*at);
+	ASSERT_EQ((CUresult)0, launch(function("doorbell"), self->a, params));
+	for (uint32_t i = 1; i < 4; i++) {
+		at[0] = i * 1000;
+		while (at[1] != i * 1000)
+			sched_yield();
+	}
+	EXPECT_EQ((CUresult)CUDA_ERROR_NOT_READY, cu.cuStreamQuery(self->a));
+	at[2] = 1;
+	OK(cuStreamSynchronize(self->a));
+	at[2] = 0;
+	limit = 1000;
+	ASSERT_EQ((CUresult)0, launch(function("doorbell"), self->a, params));
+	OK(cuStreamSynchronize(self->a));
 }
 
 /* Errors that stay. */

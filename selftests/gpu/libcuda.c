@@ -64,7 +64,9 @@ API CUresult cuInit(unsigned int flags)
 
 API CUresult cuDriverGetVersion(int *to)
 {
-	*to = 13000;
+	struct standin *s = standin_find();
+
+	*to = s ? (int)s->cuda_version : 13000;
 	return 0;
 }
 
@@ -76,7 +78,7 @@ struct error {
 static const struct error *find_error(CUresult rc)
 {
 #define ROW(name, number, text) {number, #name, text},
-	static const struct error errors[] = {CUDA_ERRORS(ROW)};
+	static const struct error errors[] = {PST_CUDA_ERRORS(ROW)};
 #undef ROW
 
 	for (size_t i = 0; i < sizeof(errors) / sizeof(*errors); i++)
@@ -106,18 +108,21 @@ API CUresult cuGetProcAddress_v2(const char *name, void **to, int version, uint6
 {
 	static const struct {
 		const char *name;
+		int id, since;
 		void *fn;
 	} calls[] = {
-#define ROW(call, symbol, args) {#call, (void *)symbol},
-		CUDA_CALLS(ROW)
+#define ROW(call, symbol, version, args) {#call, STANDIN_##call, version, (void *)symbol},
+		PST_CUDA_CALLS(ROW, ROW)
 #undef ROW
 	};
+	struct standin *s = standin_find();
+	int here = s ? (int)s->cuda_version : 13000;
 
-	(void)version;
 	(void)flags;
 	*to = NULL;
 	for (size_t i = 0; i < sizeof(calls) / sizeof(*calls); i++)
-		if (!strcmp(calls[i].name, name))
+		if (!strcmp(calls[i].name, name) && calls[i].since <= version &&
+		    calls[i].since <= here && !(s && s->fn[calls[i].id].absent))
 			*to = calls[i].fn;
 	if (status)
 		*status = !*to;
@@ -212,12 +217,11 @@ static bool attribute(const struct cuda_gpu *gpu, int which, int *to)
 		{41, 1},	/* UNIFIED_ADDRESSING */
 		{81, 233472},	/* MAX_SHARED_MEMORY_PER_MULTIPROCESSOR */
 		{83, 0},	/* MANAGED_MEMORY */
-		{91, 1},	/* CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM */
 		{97, 232448},	/* MAX_SHARED_MEMORY_PER_BLOCK_OPTIN */
 		{99, 1},	/* HOST_REGISTER_SUPPORTED */
 		{115, 0},	/* MEMORY_POOLS_SUPPORTED */
 		{116, 0},	/* GPU_DIRECT_RDMA_SUPPORTED */
-		{124, 0},	/* DMA_BUF_SUPPORTED */
+		{134, 0},	/* HOST_NUMA_ID */
 	};
 	const int asked[][2] = {
 		{13, (int)gpu->g->clock_max_mhz * 1000},    /* CLOCK_RATE */
@@ -228,6 +232,10 @@ static bool attribute(const struct cuda_gpu *gpu, int which, int *to)
 		{50, pci_part(gpu, 0)},			    /* PCI_DOMAIN_ID */
 		{75, (int)gpu->g->major},		    /* COMPUTE_CAPABILITY_MAJOR */
 		{76, (int)gpu->g->minor},		    /* COMPUTE_CAPABILITY_MINOR */
+		{91, !gpu->g->no_host_pointer}, /* CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM */
+		{100, (int)gpu->g->coherent},	/* PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES */
+		{113, !gpu->g->no_read_only},	/* READ_ONLY_HOST_REGISTER_SUPPORTED */
+		{124, !gpu->g->no_dma_buf},	/* DMA_BUF_SUPPORTED */
 	};
 
 	for (size_t i = 0; i < sizeof(fixed) / sizeof(*fixed); i++)
@@ -285,6 +293,7 @@ API CUresult cuDevicePrimaryCtxRetain(CUcontext *to, CUdevice dev)
 		rc = CUDA_ERROR_OUT_OF_MEMORY;
 	if (!rc) {
 		gpu->retained++;
+		cuda.s->contexts++;
 		*to = gpu;
 	}
 	pthread_mutex_unlock(&cuda.lock);
@@ -301,6 +310,8 @@ API CUresult cuDevicePrimaryCtxRelease_v2(CUdevice dev)
 		rc = CUDA_ERROR_INVALID_CONTEXT;
 	else if (!--gpu->retained)
 		cuda_drain_all(gpu);
+	if (!rc)
+		cuda.s->contexts--;
 	pthread_mutex_unlock(&cuda.lock);
 	return rc;
 }
@@ -355,6 +366,15 @@ API CUresult cuCtxGetDevice(CUdevice *to)
 {
 	ENTER_GPU(cuCtxGetDevice);
 	*to = (CUdevice)gpu->index;
+	return 0;
+}
+
+API CUresult cuCtxGetStreamPriorityRange(int *least, int *greatest)
+{
+	ENTER_GPU(cuCtxGetStreamPriorityRange);
+	(void)gpu;
+	*least = 0;
+	*greatest = -5;
 	return 0;
 }
 

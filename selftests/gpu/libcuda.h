@@ -14,7 +14,6 @@
 #ifndef SELFTESTS_GPU_LIBCUDA_H
 #define SELFTESTS_GPU_LIBCUDA_H
 
-#include "selftests/gpu/cuda.h"
 #include "selftests/gpu/standin.h"
 
 #include <pthread.h>
@@ -23,8 +22,8 @@
 
 #define API __attribute__((visibility("default")))
 
-#define CUDA_DECLARE(name, symbol, args) API CUresult symbol args;
-CUDA_CALLS(CUDA_DECLARE)
+#define CUDA_DECLARE(name, symbol, version, args) API CUresult symbol args;
+PST_CUDA_CALLS(CUDA_DECLARE, CUDA_DECLARE)
 #undef CUDA_DECLARE
 
 #define CUDA_PARAMS  24
@@ -84,11 +83,13 @@ struct cuda_event {
 	double ms;
 	struct cuda_stream *captured; /* recorded in a capture of this stream */
 	uint32_t users;
+	LIST_ENTRY(cuda_event) on_list;
 };
 
 struct cuda_graph {
 	struct tasks tasks;
 	struct cuda_gpu *gpu;
+	LIST_ENTRY(cuda_graph) on_list;
 };
 
 struct cuda {
@@ -96,6 +97,10 @@ struct cuda {
 	pthread_cond_t cond;
 	struct standin *s; /* NULL: cuInit() was not called */
 	struct cuda_gpu gpu[STANDIN_GPUS];
+	/* What is there: nobody else may know of it when its gpu has failed. */
+	LIST_HEAD(, cuda_event) events;
+	LIST_HEAD(, cuda_graph) graphs;
+	LIST_HEAD(, cuda_module) modules;
 };
 extern struct cuda cuda;
 
@@ -123,6 +128,8 @@ uint32_t cuda_enter_gpu(enum standin_call fn, struct cuda_gpu **gpu);
 int cuda_memory_open(struct cuda_gpu *gpu);
 /* Where @len bytes at @at really are, in an allocation of any GPU or registered memory; or NULL. */
 void *cuda_at(CUdeviceptr at, size_t len);
+/* The same for a kernel of @gpu, which may know registered memory by another address. */
+void *cuda_at_kernel(const struct cuda_gpu *gpu, CUdeviceptr at);
 bool cuda_is_device(CUdeviceptr at, size_t len);
 
 /* libcuda_stream.c */

@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+/* Under the lock, as the next. */
 static struct cuda_graph *new_graph(struct cuda_gpu *gpu)
 {
 	struct cuda_graph *g = calloc(1, sizeof(*g));
@@ -11,6 +12,8 @@ static struct cuda_graph *new_graph(struct cuda_gpu *gpu)
 	if (g) {
 		TAILQ_INIT(&g->tasks);
 		g->gpu = gpu;
+		cuda.s->graphs++;
+		LIST_INSERT_HEAD(&cuda.graphs, g, on_list);
 	}
 	return g;
 }
@@ -23,6 +26,10 @@ static void free_graph(struct cuda_graph *g)
 		TAILQ_REMOVE(&g->tasks, t, on_queue);
 		cuda_task_free(t);
 	}
+	if (!g)
+		return;
+	LIST_REMOVE(g, on_list);
+	cuda.s->graphs--;
 	free(g);
 }
 
@@ -116,10 +123,10 @@ API CUresult cuGraphInstantiateWithFlags(CUgraphExec *to, CUgraph from, unsigned
 	ENTER_GPU(cuGraphInstantiateWithFlags);
 	if (!from || flags)
 		return CUDA_ERROR_INVALID_VALUE;
+	pthread_mutex_lock(&cuda.lock);
 	g = new_graph(gpu);
 	if (!g)
-		return CUDA_ERROR_OUT_OF_MEMORY;
-	pthread_mutex_lock(&cuda.lock);
+		rc = CUDA_ERROR_OUT_OF_MEMORY;
 	TAILQ_FOREACH(t, &from->tasks, on_queue)
 	{
 		rc = rc ? rc : append(g, t);

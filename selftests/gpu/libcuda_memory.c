@@ -3,6 +3,7 @@
 #include "selftests/gpu/libcuda.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -13,11 +14,17 @@
 #define POISON	   0xa5
 #define POISON_MAX (4ull << 20)
 
+/* Where a GPU sees host memory that it cannot see where it is: each piece apart. */
+#define ELSEWHERE    (1ull << 62)
+#define NUMBER_SHIFT 48
+#define PLACE	     ((1ull << NUMBER_SHIFT) - 1)
+
 /* Host memory that was registered, or allocated to be. */
 struct host {
 	char *at;
 	size_t len;
 	bool ours;
+	uint64_t number;
 	TAILQ_ENTRY(host) on_list;
 };
 static TAILQ_HEAD(, host) hosts = TAILQ_HEAD_INITIALIZER(hosts);
@@ -87,6 +94,21 @@ void *cuda_at(CUdeviceptr at, size_t len)
 	if (gpu)
 		return block_of(gpu, at, len) ? gpu->alias + (at - (uintptr_t)gpu->base) : NULL;
 	return host_of(host, len) ? host : NULL;
+}
+
+static CUdeviceptr elsewhere(const struct host *h, CUdeviceptr at)
+{
+	return ELSEWHERE | (h->number & 0xfff) << NUMBER_SHIFT | at;
+}
+
+void *cuda_at_kernel(const struct cuda_gpu *gpu, CUdeviceptr at)
+{
+	struct host *h;
+
+	if (gpu_of(at) || !gpu->g->no_host_pointer)
+		return cuda_at(at, 1);
+	h = at & ELSEWHERE ? host_of((void *)(uintptr_t)(at & PLACE), 1) : NULL;
+	return h && elsewhere(h, at & PLACE) == at ? (void *)(uintptr_t)(at & PLACE) : NULL;
 }
 
 bool cuda_is_device(CUdeviceptr at, size_t len)
@@ -197,6 +219,7 @@ API CUresult cuMemGetInfo_v2(size_t *free_bytes, size_t *total)
 
 static uint32_t know(void *at, size_t len, bool ours)
 {
+	static uint64_t numbers;
 	struct host *h, *new = malloc(sizeof(*new));
 
 	if (!new)
@@ -208,8 +231,11 @@ static uint32_t know(void *at, size_t len, bool ours)
 		if ((char *)at < h->at + h->len && h->at < (char *)at + len)
 			break;
 	}
-	if (!h)
+	if (!h) {
+		new->number = ++numbers;
 		TAILQ_INSERT_TAIL(&hosts, new, on_list);
+		cuda.s->registered++;
+	}
 	pthread_mutex_unlock(&cuda.lock);
 	if (!h)
 		return 0;
@@ -227,8 +253,10 @@ static uint32_t forget(void *at, bool ours)
 		if (h->at == at && h->ours == ours)
 			break;
 	}
-	if (h)
+	if (h) {
 		TAILQ_REMOVE(&hosts, h, on_list);
+		cuda.s->registered--;
+	}
 	pthread_mutex_unlock(&cuda.lock);
 	if (!h)
 		return ours ? CUDA_ERROR_INVALID_VALUE : CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;
@@ -273,11 +301,36 @@ API CUresult cuMemFreeHost(void *at)
 	return rc;
 }
 
+/* May all of it be written? What is not mapped may not. */
+static bool writable(uintptr_t at, size_t len)
+{
+	uintptr_t from, to, upto = at;
+	FILE *maps = fopen("/proc/self/maps", "re");
+	char line[512], mode[8];
+
+	while (maps && upto < at + len && fgets(line, sizeof(line), maps)) {
+		if (sscanf(line, "%lx-%lx %7s", &from, &to, mode) != 3)
+			continue;
+		if (from <= upto && upto < to && mode[1] == 'w')
+			upto = to;
+	}
+	if (maps)
+		fclose(maps);
+	return upto >= at + len;
+}
+
 API CUresult cuMemHostRegister_v2(void *at, size_t len, unsigned int flags)
 {
+	bool read_only = flags & CU_MEMHOSTREGISTER_READ_ONLY;
+
 	ENTER_GPU(cuMemHostRegister);
-	(void)gpu;
-	return at && len && !(flags & ~15u) ? know(at, len, false) : CUDA_ERROR_INVALID_VALUE;
+	if (!at || !len || flags & ~15u)
+		return CUDA_ERROR_INVALID_VALUE;
+	if (read_only && gpu->g->no_read_only)
+		return CUDA_ERROR_NOT_SUPPORTED;
+	if (!read_only && !writable((uintptr_t)at, len))
+		return CUDA_ERROR_INVALID_VALUE;
+	return know(at, len, false);
 }
 
 API CUresult cuMemHostUnregister(void *at)
@@ -293,16 +346,18 @@ API CUresult cuMemHostUnregister(void *at)
 
 API CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *to, void *at, unsigned int flags)
 {
-	bool known;
+	CUdeviceptr there = (uintptr_t)at;
+	struct host *h;
 
 	ENTER_GPU(cuMemHostGetDevicePointer);
-	(void)gpu;
 	pthread_mutex_lock(&cuda.lock);
-	known = host_of(at, 1);
+	h = host_of(at, 1);
+	if (h && gpu->g->no_host_pointer)
+		there = elsewhere(h, there);
 	pthread_mutex_unlock(&cuda.lock);
-	if (flags || !known)
+	if (flags || !h)
 		return CUDA_ERROR_INVALID_VALUE;
-	*to = (uintptr_t)at;
+	*to = there;
 	return 0;
 }
 
@@ -339,7 +394,10 @@ static uint32_t run_copy(struct task *t)
 	pthread_mutex_unlock(&cuda.lock);
 	if (!to || !from)
 		return CUDA_ERROR_ILLEGAL_ADDRESS;
+	cuda.s->overlaps += cuda.s->running > 0;
 	memmove(to, from, t->len);
+	if (cuda.s->corrupt && !--cuda.s->corrupt)
+		*(unsigned char *)to ^= 0xff;
 	cuda.s->copies++;
 	cuda.s->copied_bytes += t->len;
 	return 0;
@@ -470,6 +528,75 @@ API CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t len, CUstrea
 	host_from = !gpu_of(from);
 	pthread_mutex_unlock(&cuda.lock);
 	return post(gpu, s, COPY(to, from, len, .host_to = host_to, .host_from = host_from));
+}
+
+/* One kind of attributes follows the other, the first from the first copy on. */
+static bool good_attributes(const CUmemcpyAttributes *attrs, const size_t *from, size_t nattrs,
+			    size_t n)
+{
+	if (!attrs || !from || !nattrs || from[0])
+		return false;
+	for (size_t i = 0; i < nattrs; i++) {
+		if (from[i] >= n || (i && from[i] <= from[i - 1]) || attrs[i].flags & ~1u ||
+		    attrs[i].src_access_order < 1 || attrs[i].src_access_order > 3)
+			return false;
+	}
+	return true;
+}
+
+API CUresult cuMemcpyBatchAsync_v2(CUdeviceptr *to, CUdeviceptr *from, size_t *len, size_t n,
+				   CUmemcpyAttributes *attrs, size_t *attrs_from, size_t nattrs,
+				   CUstream s)
+{
+	uint32_t rc = 0;
+
+	ENTER_GPU(cuMemcpyBatchAsync);
+	if (!s || s == CU_STREAM_LEGACY)
+		return CUDA_ERROR_INVALID_HANDLE;
+	if (!n || !good_attributes(attrs, attrs_from, nattrs, n))
+		return CUDA_ERROR_INVALID_VALUE;
+	cuda.s->batches++;
+	for (size_t i = n; !rc && i--;) {
+		bool host_to, host_from;
+
+		pthread_mutex_lock(&cuda.lock);
+		host_to = !gpu_of(to[i]);
+		host_from = !gpu_of(from[i]);
+		pthread_mutex_unlock(&cuda.lock);
+		rc = post(gpu, s,
+			  COPY(to[i], from[i], len[i], .host_to = host_to, .host_from = host_from));
+	}
+	return rc;
+}
+
+/* A memfd with what is there now stands for the dma-buf. */
+API CUresult cuMemGetHandleForAddressRange(void *handle, CUdeviceptr at, size_t len, int type,
+					   unsigned long long flags)
+{
+	const char *from = NULL;
+	struct block *b;
+	int fd;
+
+	ENTER_GPU(cuMemGetHandleForAddressRange);
+	if (type != CU_MEM_RANGE_HANDLE_TYPE_DMA_BUF_FD || !len || at % PAGE || len % PAGE)
+		return CUDA_ERROR_INVALID_VALUE;
+	if (gpu->g->no_dma_buf || flags)
+		return CUDA_ERROR_NOT_SUPPORTED;
+	pthread_mutex_lock(&cuda.lock);
+	b = gpu_of(at) == gpu ? block_of(gpu, at, 1) : NULL;
+	if (b && at - b->at + len <= b->len)
+		from = gpu->alias + (at - (uintptr_t)gpu->base);
+	pthread_mutex_unlock(&cuda.lock);
+	if (!from)
+		return CUDA_ERROR_INVALID_VALUE;
+	fd = memfd_create("dma-buf", MFD_CLOEXEC);
+	if (fd < 0 || write(fd, from, len) != (ssize_t)len) {
+		if (fd >= 0)
+			close(fd);
+		return CUDA_ERROR_OPERATING_SYSTEM;
+	}
+	*(int *)handle = fd;
+	return 0;
 }
 
 #define SET(fn, d, v, n)                                         \

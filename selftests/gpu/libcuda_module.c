@@ -21,13 +21,24 @@ struct cuda_function {
 struct cuda_module {
 	struct cuda_function fn[FUNCTIONS];
 	size_t n;
+	bool fatbin;
+	LIST_ENTRY(cuda_module) on_list;
 };
+
+/* What cuFatbinary of the toolkit writes begins so. */
+static bool is_fatbin(const char *image)
+{
+	return !strncmp(image, "\x50\xed\x55\xba", 4);
+}
 
 static uint32_t parse(struct cuda_module *m, const char *image)
 {
 	char op[64];
 	int len;
 
+	m->fatbin = is_fatbin(image);
+	if (m->fatbin)
+		return 0;
 	if (strncmp(image, STANDIN_IMAGE "\n", strlen(STANDIN_IMAGE "\n")))
 		return CUDA_ERROR_INVALID_IMAGE;
 	image += strlen(STANDIN_IMAGE "\n");
@@ -58,11 +69,16 @@ static uint32_t load(CUmodule *to, const char *image)
 	if (!m)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	rc = parse(m, image);
-	if (rc)
+	if (rc) {
 		free(m);
-	else
-		*to = m;
-	return rc;
+		return rc;
+	}
+	cuda.s->modules++;
+	pthread_mutex_lock(&cuda.lock);
+	LIST_INSERT_HEAD(&cuda.modules, m, on_list);
+	pthread_mutex_unlock(&cuda.lock);
+	*to = m;
+	return 0;
 }
 
 /* Whoever still runs a function of it is waited for; who calls one later is found by sanitizers. */
@@ -71,8 +87,26 @@ static void unload(CUmodule m)
 	pthread_mutex_lock(&cuda.lock);
 	for (int i = 0; i < STANDIN_GPUS; i++)
 		cuda_drain_all(&cuda.gpu[i]);
+	LIST_REMOVE(m, on_list);
 	pthread_mutex_unlock(&cuda.lock);
+	cuda.s->modules--;
 	free(m);
+}
+
+/* In a fatbin a function is the op of its name. */
+static uint32_t find_op(CUfunction *to, CUmodule m, const char *name)
+{
+	const struct cuda_op *op = cuda_op(name);
+	struct cuda_function *f = &m->fn[m->n];
+
+	if (!op || m->n == FUNCTIONS)
+		return CUDA_ERROR_NOT_FOUND;
+	snprintf(f->name, sizeof(f->name), "%s", name);
+	f->op = op;
+	f->shared = SHARED_PLAIN;
+	m->n++;
+	*to = f;
+	return 0;
 }
 
 static uint32_t find(CUfunction *to, CUmodule m, const char *name)
@@ -85,7 +119,7 @@ static uint32_t find(CUfunction *to, CUmodule m, const char *name)
 		*to = &m->fn[i];
 		return 0;
 	}
-	return CUDA_ERROR_NOT_FOUND;
+	return m->fatbin ? find_op(to, m, name) : CUDA_ERROR_NOT_FOUND;
 }
 
 API CUresult cuModuleLoadData(CUmodule *to, const void *image)
@@ -176,22 +210,60 @@ static void take_params(struct task *t, void *const *params)
 	}
 }
 
-API CUresult cuLaunchKernel(CUfunction f, unsigned int gx, unsigned int gy, unsigned int gz,
-			    unsigned int bx, unsigned int by, unsigned int bz, unsigned int shared,
-			    CUstream s, void **params, void **extra)
+API CUresult cuFuncLoad(CUfunction f)
+{
+	ENTER_GPU(cuFuncLoad);
+	(void)gpu;
+	return f ? 0 : CUDA_ERROR_INVALID_HANDLE;
+}
+
+static bool good_shape(const CUlaunchConfig *c, const struct cuda_function *f)
+{
+	const unsigned int *grid = c->grid, *block = c->block;
+
+	for (int i = 0; i < 3; i++)
+		if (!grid[i] || !block[i])
+			return false;
+	return (uint64_t)block[0] * block[1] * block[2] <= 1024 && grid[1] <= 65535 &&
+	       grid[2] <= 65535 && c->shared <= f->shared;
+}
+
+static uint32_t launch(struct cuda_gpu *gpu, const CUlaunchConfig *c, CUfunction f, void **params,
+		       void **extra)
 {
 	struct task t = {.run = cuda_op_run};
 
-	ENTER_GPU(cuLaunchKernel);
 	if (!f)
 		return CUDA_ERROR_INVALID_HANDLE;
 	if (extra)
 		return CUDA_ERROR_NOT_SUPPORTED;
-	if (!gx || !gy || !gz || !bx || !by || !bz || (uint64_t)bx * by * bz > 1024 || gy > 65535 ||
-	    gz > 65535 || shared > f->shared || (f->op->params && !params))
+	if (!good_shape(c, f) || (f->op->params && !params))
 		return CUDA_ERROR_INVALID_VALUE;
 	t.op = f->op;
 	if (t.op->params)
 		take_params(&t, params);
-	return cuda_post(gpu, s, &t);
+	return cuda_post(gpu, c->stream, &t);
+}
+
+API CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction f, void **params,
+			      void **extra)
+{
+	ENTER_GPU(cuLaunchKernelEx);
+	if (config->nattrs > 1 ||
+	    (config->nattrs &&
+	     config->attrs->id != CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION))
+		return CUDA_ERROR_INVALID_VALUE;
+	if (config->nattrs && config->attrs->value.allowed)
+		cuda.s->pdl++;
+	return launch(gpu, config, f, params, extra);
+}
+
+API CUresult cuLaunchKernel(CUfunction f, unsigned int gx, unsigned int gy, unsigned int gz,
+			    unsigned int bx, unsigned int by, unsigned int bz, unsigned int shared,
+			    CUstream s, void **params, void **extra)
+{
+	const CUlaunchConfig config = {{gx, gy, gz}, {bx, by, bz}, shared, s, NULL, 0};
+
+	ENTER_GPU(cuLaunchKernel);
+	return launch(gpu, &config, f, params, extra);
 }

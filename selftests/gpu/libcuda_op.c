@@ -2,8 +2,11 @@
 /* What the stand-in's kernels do: the `ref` kernel of an op, or something that goes wrong. */
 #include "kernels/op.h"
 #include "selftests/gpu/libcuda.h"
+#include "selftests/gpu/libcuda_experts.h"
 
+#include <sched.h>
 #include <string.h>
+#include <time.h>
 
 /* Argument @i of a launch: a pointer, as it is here, or a value. */
 #define P(i) (p[i])
@@ -18,6 +21,14 @@ static float as_float(uint64_t v)
 
 	memcpy(&f, &bits, sizeof(f));
 	return f;
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
 #define OP(name, ...)                                             \
@@ -62,6 +73,29 @@ OP(adamw_bf16, P(0), P(1), P(2), P(3), P(4), Z(5), F(6), F(7), F(8), F(9), F(10)
 OP(to_bf16, P(0), P(1), Z(2))
 OP(from_bf16, P(0), P(1), Z(2))
 
+/*
+ * kernels/cuda/doorbell.cu: answers what rings, until it is told to stop or has heard nothing for
+ * as long as it may wait.
+ */
+static void run_doorbell(void *const *p, const uint64_t *v)
+{
+	const _Atomic uint32_t *ring = p[0], *stop = p[2];
+	_Atomic uint32_t *answer = p[1];
+	uint64_t limit = v[4], since = now_ns();
+	uint32_t seen = 0, n;
+
+	while (!*stop && now_ns() - since < limit) {
+		n = *ring;
+		if (n == seen) {
+			sched_yield();
+			continue;
+		}
+		seen = n;
+		*answer = n;
+		since = now_ns();
+	}
+}
+
 static const struct cuda_op ops[] = {
 	{"add", "ppz", run_add},
 	{"adamw", "pppppzffffffff", run_adamw},
@@ -71,8 +105,10 @@ static const struct cuda_op ops[] = {
 	{"balance", "ppppzzzf", run_balance},
 	{"combine", "ppppzzzi", run_combine},
 	{"combine_dw", "ppppzzz", run_combine_dw},
+	{"doorbell", "pppzz", run_doorbell},
 	{"embed", "pppzz", run_embed},
 	{"embed_bwd", "pzpzpzzz", run_embed_bwd},
+	CUDA_EXPERTS_OPS,
 	{"from_bf16", "ppz", run_from_bf16},
 	{"gate_bwd", "pppppzzzif", run_gate_bwd},
 	{"gate_topk", "pppppzzzzzif", run_gate_topk},
@@ -124,18 +160,24 @@ uint32_t cuda_op_run(struct task *t)
 	uint32_t rc = 0;
 
 	cuda.s->launches++;
-	if (!t->op->run)
-		return go_wrong(t);
+	if (!t->op->run) {
+		cuda.s->running++;
+		rc = go_wrong(t);
+		cuda.s->running--;
+		return rc;
+	}
 	pthread_mutex_lock(&cuda.lock);
 	for (int i = 0; params[i]; i++) {
 		if (params[i] != 'p' || !t->param[i])
 			continue;
-		p[i] = cuda_at(t->param[i], 1);
+		p[i] = cuda_at_kernel(t->gpu, t->param[i]);
 		if (!p[i])
 			rc = CUDA_ERROR_ILLEGAL_ADDRESS;
 	}
 	pthread_mutex_unlock(&cuda.lock);
+	cuda.s->running++;
 	if (!rc)
 		t->op->run(p, t->param);
+	cuda.s->running--;
 	return rc;
 }

@@ -30,8 +30,10 @@ struct task *cuda_task_copy(const struct task *t)
 
 static void release_event(struct cuda_event *e)
 {
-	if (e && !--e->users)
-		free(e);
+	if (!e || --e->users)
+		return;
+	LIST_REMOVE(e, on_list);
+	free(e);
 }
 
 void cuda_task_free(struct task *t)
@@ -229,6 +231,7 @@ static uint32_t create(struct cuda_gpu *gpu, CUstream *to, unsigned int flags)
 	pthread_mutex_unlock(&cuda.lock);
 	if (!s)
 		return CUDA_ERROR_OUT_OF_MEMORY;
+	cuda.s->streams++;
 	*to = s;
 	return 0;
 }
@@ -255,6 +258,7 @@ API CUresult cuStreamDestroy_v2(CUstream handle)
 	pthread_mutex_lock(&cuda.lock);
 	s = handle ? cuda_stream(gpu, handle) : NULL;
 	if (s && s->index) {
+		cuda.s->streams--;
 		s->dead = true;
 		pthread_cond_broadcast(&cuda.cond);
 	}
@@ -316,6 +320,10 @@ API CUresult cuEventCreate(CUevent *to, unsigned int flags)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	e->timing = !(flags & CU_EVENT_DISABLE_TIMING);
 	e->users = 1;
+	cuda.s->events++;
+	pthread_mutex_lock(&cuda.lock);
+	LIST_INSERT_HEAD(&cuda.events, e, on_list);
+	pthread_mutex_unlock(&cuda.lock);
 	*to = e;
 	return 0;
 }
@@ -327,6 +335,7 @@ API CUresult cuEventDestroy_v2(CUevent e)
 		return CUDA_ERROR_INVALID_HANDLE;
 	pthread_mutex_lock(&cuda.lock);
 	release_event(e);
+	cuda.s->events--;
 	pthread_mutex_unlock(&cuda.lock);
 	return 0;
 }

@@ -47,6 +47,7 @@ struct standin *standin_make(const char *path, uint32_t ngpus, uint64_t memory)
 	}
 	close(fd);
 	s->ngpus = ngpus;
+	s->cuda_version = 13000;
 	for (uint32_t i = 0; i < STANDIN_GPUS; i++)
 		like_h200(&s->gpu[i], i, memory);
 	s->size = sizeof(*s);

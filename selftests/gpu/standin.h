@@ -23,14 +23,22 @@
  *	assert	fails an assertion: error 710
  *	hang	runs until the gpu's `release` is not 0
  *	nop	does nothing, with any arguments
+ *	doorbell  what kernels/cuda/doorbell.cu does, with its arguments
  *
  * An op that returns a value has one more argument, the first: where it goes.
+ *
+ * A fatbin is taken, too, as if it had a function of its own name for every op: nobody looks
+ * inside.
+ *
+ * What a driver may do and seldom does, this one does always: copies of a batch are made in the
+ * reverse of their order, memory that was never written is no zeros, and a driver of an older CUDA
+ * version has no functions that are newer.
  */
 #ifndef SELFTESTS_GPU_STANDIN_H
 #define SELFTESTS_GPU_STANDIN_H
 
 #include "daemon/devices/nvml.h"
-#include "selftests/gpu/cuda.h"
+#include "kernels/cuda/driver.h"
 
 #include <stdatomic.h>
 #include <stdint.h>
@@ -43,9 +51,9 @@
 
 /* Their functions: STANDIN_nvmlInit_v2, STANDIN_cuMemAlloc, ... */
 enum standin_call {
-#define STANDIN_NVML(ret, name, args)	 STANDIN_nvml##name,
-#define STANDIN_CUDA(name, symbol, args) STANDIN_##name,
-	NVML_CALLS(STANDIN_NVML, STANDIN_NVML) CUDA_CALLS(STANDIN_CUDA)
+#define STANDIN_NVML(ret, name, args)		  STANDIN_nvml##name,
+#define STANDIN_CUDA(name, symbol, version, args) STANDIN_##name,
+	NVML_CALLS(STANDIN_NVML, STANDIN_NVML) PST_CUDA_CALLS(STANDIN_CUDA, STANDIN_CUDA)
 #undef STANDIN_NVML
 #undef STANDIN_CUDA
 		STANDIN_CALLS
@@ -56,6 +64,7 @@ struct standin_fn {
 	_Atomic uint32_t fail_in; /* the n-th call from now fails ... */
 	_Atomic uint32_t fail_rc; /* ... with this code of its library */
 	_Atomic uint32_t hang;	  /* calls wait while this is not 0 */
+	_Atomic uint32_t absent;  /* CUDA: the driver has no such function */
 };
 
 struct standin_gpu {
@@ -67,10 +76,14 @@ struct standin_gpu {
 	_Atomic uint32_t clock_mhz, clock_min_mhz, clock_max_mhz, memory_clock_mhz;
 	_Atomic uint32_t locked_min_mhz, locked_max_mhz; /* 0: not locked */
 	_Atomic uint64_t throttle, energy_mj, ecc_corrected, ecc_uncorrected;
-	_Atomic uint32_t no_permission; /* NVML refuses to set anything */
-	_Atomic uint32_t lost;		/* every call about it fails */
-	_Atomic uint32_t sticky;	/* the next work on it ends in this CUDA error, for good */
-	_Atomic uint32_t release;	/* op "hang" ends */
+	_Atomic uint32_t no_permission;	  /* NVML refuses to set anything */
+	_Atomic uint32_t lost;		  /* every call about it fails */
+	_Atomic uint32_t no_host_pointer; /* registered memory has another address on the device */
+	_Atomic uint32_t no_read_only;	  /* memory that may only be read cannot be registered */
+	_Atomic uint32_t no_dma_buf;
+	_Atomic uint32_t coherent; /* it uses the host's page tables */
+	_Atomic uint32_t sticky;   /* the next work on it ends in this CUDA error, for good */
+	_Atomic uint32_t release;  /* op "hang" ends */
 	_Atomic uint64_t xids, xid[STANDIN_XIDS]; /* a ring: how many were told so far */
 	struct {
 		_Atomic int32_t pid; /* who has memory of it; one that died has none */
@@ -84,6 +97,13 @@ struct standin {
 	_Atomic uint32_t delay_us;	  /* before each piece of work of a stream */
 	_Atomic uint64_t pageable_copies; /* asynchronous copies of host memory not registered */
 	_Atomic uint64_t launches, copies, copied_bytes;
+	_Atomic uint32_t corrupt;	    /* the n-th copy from now brings another first byte */
+	_Atomic uint32_t cuda_version;	    /* of the driver: 13000 is 13.0 */
+	_Atomic uint64_t batches, overlaps; /* batches of copies; copies while a kernel ran */
+	_Atomic uint64_t pdl;	 /* launches that may begin before the kernel before them ends */
+	_Atomic int32_t running; /* kernels */
+	/* what is there now, of all processes */
+	_Atomic int32_t contexts, streams, events, modules, graphs, registered;
 	struct standin_gpu gpu[STANDIN_GPUS];
 	struct standin_fn fn[STANDIN_CALLS];
 };
