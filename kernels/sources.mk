@@ -48,6 +48,7 @@ kernels-ref := \
 kernels-cuda := \
 	kernels/cuda/adamw.cu \
 	kernels/cuda/bf16.cu \
+	kernels/cuda/doorbell.cu \
 	kernels/cuda/experts.cu \
 	kernels/cuda/gate.cu \
 	kernels/cuda/rmsnorm.cu \

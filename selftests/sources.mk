@@ -90,6 +90,7 @@ selftests-programs := \
 	tools/limits \
 	tools/perf \
 	tools/perf_compare \
+	tools/perf_gpu \
 	tools/perf_histogram \
 	tools/perf_server \
 	train/crash \
@@ -202,6 +203,7 @@ selftests-slow := \
 	tools/generate \
 	tools/limits \
 	tools/perf \
+	tools/perf_gpu \
 	tools/perf_server \
 	train/crash \
 	train/daemon \
@@ -450,6 +452,7 @@ selftests-user-programs := \
 	tools/limits \
 	tools/perf \
 	tools/perf_compare \
+	tools/perf_gpu \
 	tools/perf_server \
 	train/crash \
 	train/daemon \
@@ -461,6 +464,8 @@ selftests-user-y := \
 	selftests/tools/program.c \
 	# EOL
 $(foreach t,$(selftests-user-programs),$(eval $(t)-y := $(selftests-user-y)))
+tools/perf_gpu-y += selftests/gpu/standin.c
+$(O)/selftests/tools/perf_gpu: | $(standins)
 $(selftests-user-programs:%=$(O)/selftests/%): | $(O)/penstock $(O)/penstock-perf $(O)/penstock-ps $(O)/penstock-worker
 
 # parts of penstockd by themselves

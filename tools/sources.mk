@@ -42,7 +42,11 @@ penstock-perf-y := \
 	tools/perf/doctor_pci.c \
 	tools/perf/doctor_rdma.c \
 	tools/perf/doctor_read.c \
+	tools/perf/doorbell.c \
+	tools/perf/doorbell_image.c \
 	tools/perf/flood.c \
+	tools/perf/gpu.c \
+	tools/perf/h2d.c \
 	tools/perf/histogram.c \
 	tools/perf/incast.c \
 	tools/perf/json.c \
@@ -59,6 +63,15 @@ penstock-perf-y := \
 	tools/perf/serve.c \
 	tools/perf/tokens.c \
 	# EOL
+
+# the kernel of doorbell, where there is nvcc (kernels/sources.mk)
+ifneq ($(nvcc),)
+perf-doorbell := $(CUDA_O)/kernels/cuda/doorbell.fatbin
+$(O)/tools/perf/doorbell_image.o: cppflags += -DPERF_DOORBELL_FATBIN='"$(perf-doorbell)"'
+$(O)/tools/perf/doorbell_image.o: $(perf-doorbell)
+endif
+# without nvcc it is gone
+$(O)/tools/perf/doorbell_image.o: $(O)/nvcc
 
 penstockctl-y := \
 	tools/ctl/call.c \

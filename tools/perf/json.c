@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A row and the settings as JSON, under perftest's names where it has them. */
-#include "tools/perf/perf.h"
+#include "tools/perf/gpu.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -66,8 +66,10 @@ json_t *perf_json_row(const struct perf_plan *plan, const struct perf_row *row)
 	json_object_set_new(o, "n_iterations", json_integer((json_int_t)row->iters));
 	put(o, "seconds", row->seconds);
 	if (row->label)
-		json_object_set_new(o, "pages_chunk", json_string(row->label));
-	if (plan->test->kind == PERF_BANDWIDTH || plan->test->kind == PERF_WORK)
+		json_object_set_new(o, plan->test->kind == PERF_REGISTER ? "pages_chunk" : "way",
+				    json_string(row->label));
+	if (plan->test->kind == PERF_BANDWIDTH || plan->test->kind == PERF_WORK ||
+	    plan->test->kind == PERF_COPY)
 		put_bandwidth(o, row);
 	if (row->h)
 		put_latency(o, row);
@@ -78,15 +80,43 @@ json_t *perf_json_row(const struct perf_plan *plan, const struct perf_row *row)
 	return o;
 }
 
-json_t *perf_json_settings(const struct perf_plan *plan, const struct perf_client *c)
+static json_t *settings_of(const struct perf_plan *plan)
 {
-	struct pst_link_info info = {0};
 	struct utsname host = {0};
 	json_t *o = json_object();
 
 	uname(&host);
 	json_object_set_new(o, "test", json_string(plan->test->title));
 	json_object_set_new(o, "command", json_string(plan->test->name));
+	json_object_set_new(o, "timeout_ms", json_integer(plan->timeout_ms));
+	json_object_set_new(o, "page_bytes", json_integer((json_int_t)plan->page));
+	json_object_set_new(o, "clock", json_string(perf_counter ? "counter" : "monotonic"));
+	json_object_set_new(o, "host", json_string(host.nodename));
+	json_object_set_new(o, "kernel", json_string(host.release));
+	return o;
+}
+
+json_t *perf_json_gpu(const struct perf_plan *plan, const struct perf_gpu *g)
+{
+	json_t *o = settings_of(plan);
+	char device[24];
+
+	snprintf(device, sizeof(device), "cuda:%d", g->ordinal);
+	json_object_set_new(o, "Device", json_string(device));
+	json_object_set_new(o, "GPU", json_string(g->name));
+	json_object_set_new(o, "PCI", json_string(g->pci));
+	json_object_set_new(o, "CUDA_version", json_integer(g->driver));
+	json_object_set_new(o, "TX_depth", json_integer(plan->depth));
+	json_object_set_new(o, "NUMA_node", json_integer(perf_numa_node(g->host.at)));
+	json_object_set_new(o, "GPU_NUMA_node", json_integer(g->node));
+	return o;
+}
+
+json_t *perf_json_settings(const struct perf_plan *plan, const struct perf_client *c)
+{
+	struct pst_link_info info = {0};
+	json_t *o = settings_of(plan);
+
 	if (c->n)
 		pst_link_info(c->remote[0].link, &info);
 	json_object_set_new(o, "Device",
@@ -102,14 +132,9 @@ json_t *perf_json_settings(const struct perf_plan *plan, const struct perf_clien
 			    info.mtu ? json_integer(info.max_inline) : json_null());
 	json_object_set_new(o, "Number_of_rails", json_integer(info.rails));
 	json_object_set_new(o, "CRC", json_boolean(!plan->no_crc));
-	json_object_set_new(o, "timeout_ms", json_integer(plan->timeout_ms));
 	json_object_set_new(o, "completions", json_string(plan->event ? "event" : "poll"));
 	json_object_set_new(o, "NUMA_node",
 			    json_integer(c->memory.at ? perf_numa_node(c->memory.at) : -1));
-	json_object_set_new(o, "page_bytes", json_integer((json_int_t)plan->page));
 	json_object_set_new(o, "settings", json_string(plan->settings));
-	json_object_set_new(o, "clock", json_string(perf_counter ? "counter" : "monotonic"));
-	json_object_set_new(o, "host", json_string(host.nodename));
-	json_object_set_new(o, "kernel", json_string(host.release));
 	return o;
 }

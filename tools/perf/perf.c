@@ -32,6 +32,12 @@ const struct perf_test perf_tests[] = {
 	 perf_run_incast},
 	{"register", "Registration", "time to register memory, by chunk and page size",
 	 PERF_REGISTER, PERF_PASSIVE, perf_run_register},
+	{"h2d", "Copies between host and GPU",
+	 "copies between pinned memory and a GPU's, by its copy engines", PERF_COPY, PERF_PASSIVE,
+	 perf_run_h2d},
+	{"doorbell", "Doorbell of a GPU",
+	 "time to have a GPU answer: resident kernel, launch, graph", PERF_DOORBELL, PERF_PASSIVE,
+	 perf_run_doorbell},
 };
 const size_t perf_ntests = sizeof(perf_tests) / sizeof(*perf_tests);
 
@@ -97,7 +103,7 @@ static int run(int argc, char **argv, const struct perf_test *test)
 	if (rc >= 0)
 		goto free_plan;
 	perf_clock_start();
-	if (!plan.hosts.count && !plan.self && test->kind != PERF_REGISTER)
+	if (!plan.hosts.count && !plan.self && !perf_alone(test))
 		rc = perf_serve(&plan, plan.url[0], -1, &err);
 	else
 		rc = measure(&plan, &err);

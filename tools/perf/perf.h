@@ -45,6 +45,8 @@ enum perf_kind {
 	PERF_BANDWIDTH,
 	PERF_WORK, /* both, of a piece of work */
 	PERF_REGISTER,
+	PERF_COPY,     /* of a GPU */
+	PERF_DOORBELL, /* of a GPU */
 };
 
 struct perf_test {
@@ -67,7 +69,7 @@ struct perf_plan {
 	char **word; /* the command line, letters spelled out: what the texts below point into */
 	struct opt_list hosts;
 	const char *fabric, *dev, *bind, *key, *set, *json, *compare, *cpus, *routing, *pages,
-		*chunks;
+		*chunks, *device, *image;
 	uint32_t all, self, poll, event, pin, no_crc, bidirectional;
 	uint32_t links, depth, port, timeout_ms, moderation, warm_up, seed;
 	uint32_t engines, workers, experts, hidden, inter, topk, tokens;
@@ -80,11 +82,19 @@ struct perf_plan {
 	enum perf_routing_kind routing_kind;
 	double zipf;
 	const char *trace;
+	int ordinal;		   /* of the GPU */
 	char url[8][PERF_URL_MAX]; /* of the servers */
 	unsigned int nurls;
 	char settings[PERF_SET_MAX]; /* "?..." of every URL, or "" */
 	char key_path[32];	     /* of the key that --self makes */
 };
+
+/* It needs no peer: there is neither client nor server. */
+static inline bool perf_alone(const struct perf_test *test)
+{
+	return test->kind == PERF_REGISTER || test->kind == PERF_COPY ||
+	       test->kind == PERF_DOORBELL;
+}
 
 /* Fill @plan. -1: go on; else the status to exit with. */
 int perf_options(int argc, char **argv, const struct perf_test *test, struct perf_plan *plan);
@@ -272,6 +282,8 @@ int perf_run_pull(struct perf_plan *plan, struct perf_report *r, struct pst_erro
 int perf_run_push(struct perf_plan *plan, struct perf_report *r, struct pst_error *err);
 int perf_run_tokens(struct perf_plan *plan, struct perf_report *r, struct pst_error *err);
 int perf_run_register(struct perf_plan *plan, struct perf_report *r, struct pst_error *err);
+int perf_run_h2d(struct perf_plan *plan, struct perf_report *r, struct pst_error *err);
+int perf_run_doorbell(struct perf_plan *plan, struct perf_report *r, struct pst_error *err);
 
 /* doctor.c: penstock-perf doctor [HOST] */
 int perf_doctor(int argc, char **argv);

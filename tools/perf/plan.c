@@ -17,8 +17,12 @@ enum {
 	TOKENS = 16, /* dispatch combine */
 	INCAST = 32,
 	REG = 64,
+	H2D = 128,
+	BELL = 256,
 	MOVES = LAT | BW | PULL | PUSH | TOKENS | INCAST,
-	ANY = MOVES | REG,
+	FABRIC = MOVES | REG,
+	GPU = H2D | BELL,
+	ANY = FABRIC | GPU,
 };
 
 static const struct {
@@ -44,6 +48,10 @@ static unsigned int kind_of(const struct perf_test *test)
 		return PUSH;
 	if (test->run == perf_run_incast)
 		return INCAST;
+	if (test->kind == PERF_COPY)
+		return H2D;
+	if (test->kind == PERF_DOORBELL)
+		return BELL;
 	return test->run == perf_run_tokens ? TOKENS : REG;
 }
 
@@ -105,6 +113,9 @@ uint64_t perf_iterations(const struct perf_plan *plan, uint64_t size)
 
 	if (plan->iters_given)
 		return plan->iters;
+	/* so that a 99.99th percentile is of ten */
+	if (plan->test->kind == PERF_DOORBELL)
+		return 100000;
 	if (plan->test->kind == PERF_WORK)
 		usual = 1000;
 	return most < 100 ? 100 : most < usual ? most : usual;
@@ -171,6 +182,7 @@ static int take_size(struct perf_plan *plan, const char *size)
 	plan->size = lat				 ? 2
 		     : sends				 ? PST_MSG_MAX
 		     : plan->test->kind == PERF_REGISTER ? 256u << 20
+		     : plan->test->kind == PERF_COPY	 ? 16u << 20
 							 : 65536;
 	if (size) {
 		plan->size = size_of(size);
@@ -192,6 +204,9 @@ static int check(const struct perf_plan *plan)
 {
 	const char *name = plan->test->name;
 
+	if (plan->hosts.count && perf_alone(plan->test))
+		return usage_error(name, "'%s': there is no peer in this test",
+				   plan->hosts.item[0]);
 	if (plan->all && plan->size_given)
 		return usage_error(name, "--all and --size exclude each other");
 	if (plan->duration > 0 && plan->iters_given)
@@ -325,12 +340,31 @@ static void make_urls(struct perf_plan *plan)
 			 plan->port, plan->url[i]);
 }
 
+/* "cuda:N" */
+static int take_device(struct perf_plan *plan)
+{
+	unsigned int n;
+	char more;
+
+	if (!plan->device)
+		return -1;
+	if (sscanf(plan->device, "cuda:%4u%c", &n, &more) != 1 ||
+	    !isdigit((unsigned char)plan->device[5]))
+		return usage_error(plan->test->name,
+				   "--device %s: not cuda:N with N from nvidia-smi -L",
+				   plan->device);
+	plan->ordinal = (int)n;
+	return -1;
+}
+
 static int finish(struct perf_plan *plan, const char *size, const char *page)
 {
 	int rc = take_cpus(plan);
 
 	if (rc < 0)
 		rc = take_routing(plan);
+	if (rc < 0)
+		rc = take_device(plan);
 	if (rc < 0)
 		rc = take_size(plan, size);
 	if (rc < 0 && page) {
@@ -377,11 +411,9 @@ static int parse(int argc, char **argv, struct perf_plan *p, const struct perf_o
 	int given[64] = {0}, rc;
 	size_t shown = 0;
 
-	snprintf(synopsis, sizeof(synopsis), "%s[OPTION...]",
-		 p->test->kind == PERF_REGISTER ? "" : "[HOST] ");
+	snprintf(synopsis, sizeof(synopsis), "%s[OPTION...]", perf_alone(p->test) ? "" : "[HOST] ");
 	snprintf(intro, sizeof(intro), "Measure %s.%s", p->test->help,
-		 p->test->kind == PERF_REGISTER ? ""
-						: " Without HOST it serves, whatever the test.");
+		 perf_alone(p->test) ? "" : " Without HOST it serves, whatever the test.");
 	rows[shown++] = (struct option_row){"", NULL, OPT_TITLE, NULL, 0, 0, intro, NULL};
 	for (size_t i = 0; i < n; i++) {
 		rows[shown] = opt[i].row;
@@ -392,7 +424,7 @@ static int parse(int argc, char **argv, struct perf_plan *p, const struct perf_o
 		if (opt[i].row.given)
 			*opt[i].row.given = given[i];
 	/* a server is told by its clients; it takes what it is given with */
-	if (rc < 0 && (p->hosts.count || p->self || p->test->kind == PERF_REGISTER))
+	if (rc < 0 && (p->hosts.count || p->self || perf_alone(p->test)))
 		rc = check_given(p, opt, n, given);
 	return rc;
 }
@@ -403,10 +435,16 @@ static int parse_plan(int argc, char **argv, struct perf_plan *p)
 	const struct perf_option opt[] = {
 		{{"fabric", "NAME", OPT_TEXT, &p->fabric, 0, 0, "shm, tcp or verbs (default shm)",
 		  NULL},
-		 ANY},
+		 FABRIC},
 		{{"ib-dev", "DEV", OPT_TEXT, &p->dev, 0, 0,
 		  "-d: this RDMA device, or A,B: a rail each", NULL},
-		 ANY},
+		 FABRIC},
+		{{"device", "cuda:N", OPT_TEXT, &p->device, 0, 0, "this GPU; without it cuda:0",
+		  NULL},
+		 GPU},
+		{{"image", "FILE", OPT_TEXT, &p->image, 0, 0,
+		  "kernels for the GPU, in place of those that are built in", NULL},
+		 BELL},
 		{{"port", "N", OPT_U32, &p->port, 1, 65535, "-p: the server's (default 18515)",
 		  NULL},
 		 MOVES},
@@ -421,23 +459,23 @@ static int parse_plan(int argc, char **argv, struct perf_plan *p)
 		 MOVES},
 		{{"size", "BYTES", OPT_TEXT, &size, 0, 0,
 		  "-s: of one request, with K, M or G; without it as perftest", &p->size_given},
-		 LAT | BW | PULL | INCAST | REG},
+		 LAT | BW | PULL | INCAST | REG | H2D},
 		{{"all", NULL, OPT_FLAG, &p->all, 0, 0, "-a: all sizes from 2 to 8 MiB", NULL},
-		 LAT | BW},
+		 LAT | BW | H2D},
 		{{"iters", "N", OPT_U64, &p->iters, 0, 0, "-n: how often; without it as perftest",
 		  &p->iters_given},
 		 ANY},
 		{{"duration", "SECONDS", OPT_REAL, &p->duration, 0.01, 1e6,
 		  "-D: so long, for each size", NULL},
-		 MOVES},
+		 MOVES | GPU},
 		{{"warm-up", "N", OPT_U32, &p->warm_up, 0, 1e9,
 		  "as often before, not counted; without it a tenth", &p->warm_up_given},
-		 MOVES},
+		 MOVES | GPU},
 		{{"qp", "N", OPT_U32, &p->links, 1, 128, "-q: links (default 1)", NULL},
 		 BW | PULL | PUSH},
 		{{"tx-depth", "N", OPT_U32, &p->depth, 1, 65536,
 		  "-t: requests under way on a link (default 128)", &p->depth_given},
-		 BW | PULL | PUSH | INCAST},
+		 BW | PULL | PUSH | INCAST | H2D},
 		{{"cq-mod", "N", OPT_U32, &p->moderation, 1, 1024,
 		  "-Q: a completion for so many small requests (default 32)", NULL},
 		 BW | INCAST},
@@ -457,10 +495,10 @@ static int parse_plan(int argc, char **argv, struct perf_plan *p)
 		  "how long a request may take; without it as the fabric has it", NULL},
 		 ANY},
 		{{"no-crc", NULL, OPT_FLAG, &p->no_crc, 0, 0, "messages without CRC32C", NULL},
-		 ANY},
+		 FABRIC},
 		{{"set", "NAME=VALUE", OPT_TEXT, &p->set, 0, 0,
 		  "another setting of the fabric, or several: conns=4&io=epoll", NULL},
-		 ANY},
+		 FABRIC},
 		{{"engines", "N", OPT_U32, &p->engines, 1, 64,
 		  "engines or writers, a thread each (default 2)", NULL},
 		 TOKENS | INCAST},

@@ -3,7 +3,7 @@
  * What is printed: the settings in force, a line per size with perftest's columns and some more,
  * a plot, and the same as JSON. Nothing that was measured is left out of any figure.
  */
-#include "tools/perf/perf.h"
+#include "tools/perf/gpu.h"
 
 #include <errno.h>
 #include <math.h>
@@ -131,11 +131,54 @@ void perf_report_settings(struct perf_report *r, const struct perf_client *c)
 	fprintf(out, "%s\n", RULE);
 }
 
+/* A copy to memory of another node goes through both. */
+static void print_near(FILE *out, const struct perf_gpu *g)
+{
+	int node = perf_numa_node(g->host.at);
+
+	fprintf(out, " NUMA nodes      : ");
+	if (node < 0 || g->node < 0)
+		fprintf(out, "not known\n");
+	else if (node == g->node)
+		fprintf(out, "GPU and memory on %d\n", node);
+	else
+		fprintf(out,
+			"GPU on %d, memory on %d, which costs (numactl --cpunodebind=%d "
+			"--membind=%d)\n",
+			g->node, node, g->node, g->node);
+}
+
+void perf_report_gpu(struct perf_report *r, const struct perf_gpu *g)
+{
+	const struct perf_plan *plan = r->plan;
+	uint64_t page = plan->page ? plan->page : (uint64_t)sysconf(_SC_PAGESIZE);
+	FILE *out = r->out;
+
+	r->headed = true;
+	r->settings = perf_json_gpu(plan, g);
+	fprintf(out, "%s\n                    %s\n", RULE, plan->test->title);
+	fprintf(out, " Device          : cuda:%d, %s at %s\n", g->ordinal, g->name, g->pci);
+	fprintf(out, " Driver          : CUDA %d.%d\t\tTimeout         : %llu[ms]\n",
+		g->driver / 1000, g->driver % 1000 / 10, (unsigned long long)g->wait_ms);
+	if (plan->test->kind == PERF_COPY)
+		fprintf(out, " TX depth        : %u\n", plan->depth);
+	fprintf(out, " Page size       : %llu[B]\n", (unsigned long long)page);
+	print_near(out, g);
+	print_cpus(out, plan);
+	fprintf(out, "%s\n", RULE);
+}
+
 static void print_head(struct perf_report *r)
 {
 	const struct perf_test *test = r->plan->test;
 
-	if (test->kind == PERF_LATENCY)
+	if (test->kind == PERF_DOORBELL || test->kind == PERF_COPY)
+		fprintf(r->out, " way       ");
+	if (test->kind == PERF_COPY)
+		fprintf(r->out,
+			" #bytes      #iterations  BW average[MiB/sec]  BW average[GB/sec]  "
+			"MsgRate[Mpps]");
+	else if (test->kind == PERF_LATENCY || test->kind == PERF_DOORBELL)
 		fprintf(r->out, " #bytes  #iterations  t_min[usec]  t_max[usec]  t_typical[usec]  "
 				"t_avg[usec]  t_stdev[usec]  99%% percentile[usec]  99.9%% "
 				"percentile[usec]  99.99%% percentile[usec]");
@@ -204,6 +247,13 @@ static void print_registered(FILE *out, const struct perf_row *row)
 		at(row, 0.5) / 1e3 * (1024 * MIB / (double)row->bytes));
 }
 
+static void print_copies(FILE *out, const struct perf_row *row)
+{
+	fprintf(out, " %-11llu %-12llu %-20.2f %-19.2f %-.6f", (unsigned long long)row->bytes,
+		(unsigned long long)row->iters, perf_bandwidth(row) / MIB,
+		perf_bandwidth(row) / 1e9, (double)row->iters / row->seconds / 1e6);
+}
+
 static void print_earlier(struct perf_report *r, const struct perf_row *row)
 {
 	bool latency = r->plan->test->kind == PERF_LATENCY;
@@ -230,8 +280,12 @@ void perf_report_row(struct perf_report *r, const struct perf_row *row)
 
 	if (!json_array_size(r->rows))
 		print_head(r);
-	if (r->plan->test->kind == PERF_LATENCY)
+	if (r->plan->test->kind == PERF_COPY || r->plan->test->kind == PERF_DOORBELL)
+		fprintf(r->out, " %-10s", row->label);
+	if (r->plan->test->kind == PERF_LATENCY || r->plan->test->kind == PERF_DOORBELL)
 		print_latency(r->out, row);
+	else if (r->plan->test->kind == PERF_COPY)
+		print_copies(r->out, row);
 	else if (r->plan->test->kind == PERF_BANDWIDTH)
 		print_bandwidth(r->out, row);
 	else if (r->plan->test->kind == PERF_WORK)
