@@ -116,6 +116,7 @@ int main(int argc, char **argv)
 	};
 	static const struct serve_role role = {
 		.name = "penstock-worker",
+		.computes = true,
 		.what = "an expert worker: it computes experts for engines and keeps nothing that "
 			"can be lost",
 		.begin = begin,

@@ -21,17 +21,12 @@ static bool until_eof; /* standard input ends with who started this, and is wher
 static int leash = -1; /* of the daemon that started this, -1: none */
 
 static const struct option options[] = {
-	{"listen", required_argument, NULL, 'l'},
-	{"key", required_argument, NULL, 'k'},
-	{"threads", required_argument, NULL, 't'},
-	{"node", required_argument, NULL, 'n'},
-	{"lock", required_argument, NULL, 'm'},
-	{"huge", required_argument, NULL, 'g'},
-	{"until-eof", no_argument, NULL, 'e'},
-	{"leash", required_argument, NULL, 'L'},
-	{"version", no_argument, NULL, 'V'},
-	{"help", no_argument, NULL, 'h'},
-	{0},
+	{"listen", required_argument, NULL, 'l'},  {"key", required_argument, NULL, 'k'},
+	{"threads", required_argument, NULL, 't'}, {"node", required_argument, NULL, 'n'},
+	{"lock", required_argument, NULL, 'm'},	   {"huge", required_argument, NULL, 'g'},
+	{"device", required_argument, NULL, 'd'},  {"until-eof", no_argument, NULL, 'e'},
+	{"leash", required_argument, NULL, 'L'},   {"version", no_argument, NULL, 'V'},
+	{"help", no_argument, NULL, 'h'},	   {0},
 };
 
 static void help(void)
@@ -48,6 +43,7 @@ static void help(void)
 	       "  --node N        NUMA node for memory and threads (default -1: any)\n"
 	       "  --lock N        lock memory in RAM: 0 no, 1 if allowed (default), 2 or fail\n"
 	       "  --huge N        use huge pages (default 1)\n"
+	       "%s"
 	       "  --until-eof     end when standard input does (with who holds its other end)\n"
 	       "  --leash FD      a socket that penstockd holds the other end of: by it orders "
 	       "come\n"
@@ -57,7 +53,10 @@ static void help(void)
 	       "\n"
 	       "Says where it listens, with the port. Ends on SIGTERM or SIGINT. Exit status: 0 "
 	       "ended by a signal, 1 failed, 2 usage.\n",
-	       the_role->name, the_role->what);
+	       the_role->name, the_role->what,
+	       the_role->computes
+		       ? "  --device D      what computes: cpu (default), or cuda:N for a GPU\n"
+		       : "");
 }
 
 static int usage(const char *what, const char *value)
@@ -256,6 +255,11 @@ int serve_main(const struct serve_role *role, int argc, char **argv)
 			if (parse_number(optarg, 0, 1, &n))
 				return usage("not 0 or 1 for --huge: ", optarg);
 			o.host.huge = (uint32_t)n;
+			break;
+		case 'd':
+			if (!role->computes)
+				return usage("unknown or incomplete option: ", "--device");
+			o.host.device = optarg;
 			break;
 		case 'e':
 			if (end_at_eof())

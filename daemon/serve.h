@@ -9,8 +9,11 @@
 #include "daemon/children/leashed.h"
 #include "runtime/penstock.h"
 
+#include <stdbool.h>
+
 struct serve_role {
 	const char *name, *what;
+	bool computes; /* it takes --device */
 	int (*begin)(const struct pst_serve_options *opts, void **out, struct pst_error *err);
 	const char *(*url)(const void *object);
 	int (*run)(void *object, struct pst_error *err);

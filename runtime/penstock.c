@@ -154,6 +154,7 @@ int pst_worker_begin(const struct pst_serve_options *opts, struct pst_worker **o
 	c.url = url;
 	c.threads = o.host.threads;
 	c.node = o.host.node;
+	c.device = o.host.device;
 	c.pool_flags = pst_host_pool_flags(&o.host);
 	return pst_worker_create(&c, out, err);
 }

@@ -10,7 +10,9 @@ runtime-y := \
 	runtime/device/gpu_dmabuf.c \
 	runtime/device/gpu_graph.c \
 	runtime/device/gpu_host.c \
+	runtime/device/gpu_kernels.c \
 	runtime/device/gpu_memory.c \
+	runtime/device/gpu_mlp.c \
 	runtime/device/gpu_module.c \
 	runtime/device/gpu_stream.c \
 	runtime/device/image.c \
@@ -54,11 +56,13 @@ runtime-y := \
 	runtime/moe/engine.c \
 	runtime/moe/session.c \
 	runtime/moe/session_far.c \
+	runtime/moe/session_gpu.c \
 	runtime/moe/session_place.c \
 	runtime/moe/session_run.c \
 	runtime/moe/tally.c \
 	runtime/moe/worker.c \
 	runtime/moe/worker_bind.c \
+	runtime/moe/worker_gpu.c \
 	runtime/moe/worker_place.c \
 	runtime/penstock.c \
 	runtime/serve/generator.c \

@@ -27,6 +27,7 @@ selftests-programs := \
 	gpu/device_nth \
 	gpu/driver \
 	gpu/launch \
+	gpu/mlp \
 	io/checkpoint \
 	io/file \
 	io/loader \
@@ -97,6 +98,7 @@ selftests-programs := \
 	train/daemon \
 	train/digest \
 	train/golden \
+	train/gpu \
 	train/hosts \
 	train/kill \
 	train/where \
@@ -231,6 +233,7 @@ selftests-tsan := \
 	gpu/device_fails \
 	gpu/driver \
 	gpu/launch \
+	gpu/mlp \
 	io/loader \
 	mem/cache \
 	model/model \
@@ -374,7 +377,8 @@ gpu/device_fails-y := selftests/gpu/standin.c
 gpu/device_nth-y := selftests/gpu/standin.c
 gpu/driver-y := selftests/gpu/standin.c
 gpu/launch-y := selftests/gpu/standin.c
-$(addprefix $(O)/selftests/gpu/,device device_fails device_nth driver launch): | $(standins)
+gpu/mlp-y := selftests/gpu/standin.c
+$(addprefix $(O)/selftests/gpu/,device device_fails device_nth driver launch mlp): | $(standins)
 $(O)/selftests/control/gpu_door: | $(standins)
 $(O)/selftests/control/gpus: | $(O)/penstock-keeper $(standins)
 
@@ -457,6 +461,7 @@ selftests-user-programs := \
 	train/crash \
 	train/daemon \
 	train/digest \
+	train/gpu \
 	train/hosts \
 	train/kill \
 	# EOL
@@ -466,6 +471,8 @@ selftests-user-y := \
 $(foreach t,$(selftests-user-programs),$(eval $(t)-y := $(selftests-user-y)))
 tools/perf_gpu-y += selftests/gpu/standin.c
 $(O)/selftests/tools/perf_gpu: | $(standins)
+train/gpu-y += selftests/gpu/standin.c
+$(O)/selftests/train/gpu: | $(standins)
 $(selftests-user-programs:%=$(O)/selftests/%): | $(O)/penstock $(O)/penstock-perf $(O)/penstock-ps $(O)/penstock-worker
 
 # parts of penstockd by themselves

@@ -308,12 +308,8 @@ static int find_device(struct child *ch, struct pst_error *err)
 	rc = devices_place(devices, ch->device, &place);
 	if (rc < 0)
 		return pst_fail(err, rc, "there is no device %u (penstockctl devices)", ch->device);
-	if (place.kind != PST_DEVICE_CPU)
-		return pst_fail(
-			err, -ENODEV,
-			"GPU workers need the CUDA kernels, which this build has not: start "
-			"it on a CPU");
 	ch->kind = place.kind;
+	ch->index = place.index;
 	ch->node = place.node;
 	return 0;
 }
@@ -335,7 +331,7 @@ static bool needs_key(const struct child *ch)
 
 static int run(const struct child *ch, int leash, pid_t *pid, struct pst_error *err)
 {
-	char count[16], node[16], fd[16];
+	char count[16], node[16], fd[16], gpu[24];
 	const char *argv[16] = {ch->role == PST_LEASH_WORKER ? "penstock-worker" : "penstock-ps",
 				"--listen",
 				ch->url,
@@ -353,6 +349,11 @@ static int run(const struct child *ch, int leash, pid_t *pid, struct pst_error *
 	if (needs_key(ch)) {
 		argv[n++] = "--key";
 		argv[n++] = ch->set->d->config.key;
+	}
+	if (ch->kind == PST_DEVICE_GPU) {
+		snprintf(gpu, sizeof(gpu), "cuda:%u", ch->index);
+		argv[n++] = "--device";
+		argv[n++] = gpu;
 	}
 	return spawn_program(argv, leash, pid, err);
 }

@@ -46,7 +46,7 @@ struct child {
 	char asked[PST_URL_BYTES]; /* "": chosen */
 	char url[PST_URL_BYTES];   /* where it listens, always the same once it has */
 	bool listened;
-	uint32_t device, kind, threads;
+	uint32_t device, kind, index, threads; /* @index: of its kind */
 	int32_t node;
 	/* its process */
 	pid_t pid;     /* 0: none */

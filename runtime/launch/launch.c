@@ -44,6 +44,7 @@ struct pst_launch {
 	struct pst_where where;
 	uint32_t tag; /* makes names this run's own */
 	unsigned int born;
+	char device[64]; /* of workers; "": they are not told */
 	struct part *server, *worker;
 	char *daemon;	     /* NULL: none */
 	bool daemon_workers; /* are its */
@@ -117,7 +118,7 @@ static void name_part(const struct pst_launch *l, struct part *p)
 }
 
 static int start_process(struct pst_launch *l, struct part *p, const char *program, const char *url,
-			 unsigned int threads, struct pst_error *err)
+			 unsigned int threads, const char *device, struct pst_error *err)
 {
 	struct pst_process_options o = {
 		.threads = threads,
@@ -125,6 +126,7 @@ static int start_process(struct pst_launch *l, struct part *p, const char *progr
 		.lock = l->o.pool_flags & PST_POOL_LOCK_MUST ? 2
 							     : !!(l->o.pool_flags & PST_POOL_LOCK),
 		.huge = !!(l->o.pool_flags & PST_POOL_HUGE),
+		.device = device,
 		.fd = l->where.key_fd,
 	};
 
@@ -172,7 +174,7 @@ static int start_server(struct pst_launch *l, struct part *p, struct pst_error *
 	if (rc < 0)
 		return rc;
 	if (!l->o.embedded)
-		return start_process(l, p, "penstock-ps", url, c.threads, err);
+		return start_process(l, p, "penstock-ps", url, c.threads, NULL, err);
 	rc = pst_server_create(&c, &p->server, err);
 	return rc < 0 ? rc : take_url(l, p, err);
 }
@@ -185,6 +187,7 @@ static int start_worker(struct pst_launch *l, struct part *p, struct pst_error *
 		.url = url,
 		.threads = l->o.worker_threads,
 		.node = l->o.node,
+		.device = l->device[0] ? l->device : NULL,
 		.pool_flags = l->o.pool_flags,
 	};
 	int rc = listen_where(l, p, "worker", url, err);
@@ -192,7 +195,7 @@ static int start_worker(struct pst_launch *l, struct part *p, struct pst_error *
 	if (rc < 0)
 		return rc;
 	if (!l->o.embedded)
-		return start_process(l, p, "penstock-worker", url, c.threads, err);
+		return start_process(l, p, "penstock-worker", url, c.threads, c.device, err);
 	rc = pst_worker_create(&c, &p->worker, err);
 	return rc < 0 ? rc : take_url(l, p, err);
 }
@@ -284,6 +287,28 @@ static int open_where(struct pst_launch *l, const struct pst_launch_options *o,
 	return pst_where_open(&wo, &l->where, err);
 }
 
+/* Workers that share a GPU are told of how many each is one. */
+static int take_device(struct pst_launch *l, const struct pst_launch_options *o,
+		       struct pst_error *err)
+{
+	bool alone = l->o.workers < 2 || !o->device || strncmp(o->device, "cuda:", 5) ||
+		     strchr(o->device, '/');
+
+	if (!o->device || !strcmp(o->device, "cpu"))
+		return 0;
+	if (o->nworker_at)
+		return pst_fail(
+			err, -EINVAL,
+			"device %s is for workers that are started here, and those of a list "
+			"or of penstockd have theirs",
+			o->device);
+	if (alone)
+		snprintf(l->device, sizeof(l->device), "%s", o->device);
+	else
+		snprintf(l->device, sizeof(l->device), "%s/%u", o->device, l->o.workers);
+	return 0;
+}
+
 static int make_parts(struct pst_launch *l, const struct pst_launch_options *o,
 		      struct pst_error *err)
 {
@@ -295,7 +320,9 @@ static int make_parts(struct pst_launch *l, const struct pst_launch_options *o,
 		return pst_fail(err, -ENOMEM, "no memory to launch anything");
 	if (getrandom(&l->tag, sizeof(l->tag), 0) != sizeof(l->tag))
 		return pst_fail(err, -EIO, "no random name for this run");
-	rc = open_where(l, o, err);
+	rc = take_device(l, o, err);
+	if (!rc)
+		rc = open_where(l, o, err);
 	if (!rc)
 		rc = take_list(l, l->server, o->server_at, o->nserver_at, err);
 	if (!rc)
@@ -328,7 +355,7 @@ static int create(const struct pst_launch_options *opts, const struct pst_daemon
 	for (unsigned int i = 0; i < theirs->workers && !rc; i++)
 		l->worker[i].pid = theirs->worker[i].pid;
 	l->o.server_at = l->o.worker_at = NULL; /* the caller's */
-	l->o.fabric = l->o.key = l->o.listen_host = l->o.daemon = NULL;
+	l->o.fabric = l->o.key = l->o.listen_host = l->o.daemon = l->o.device = NULL;
 	if (rc < 0) {
 		pst_launch_stop(l);
 		return rc;

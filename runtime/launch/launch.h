@@ -47,6 +47,7 @@ struct pst_launch_options {
 	bool embedded;
 	unsigned int server_threads, worker_threads; /* 0: the host's cores shared out */
 	int node;
+	const char *device; /* of workers; NULL: the cores */
 	uint32_t pool_flags;
 };
 

@@ -78,6 +78,8 @@ int pst_process_start(const char *program, const char *url, const struct pst_pro
 			"--huge",
 			huge,
 			"--until-eof",
+			o->device ? "--device" : NULL,
+			(char *)o->device,
 			NULL};
 	posix_spawn_file_actions_t files;
 	posix_spawnattr_t attr;

@@ -19,10 +19,11 @@ struct pst_process_options {
 	unsigned int threads;
 	int node;
 	unsigned int lock, huge; /* as in pst_host_options */
+	const char *device;	 /* of a worker; NULL: it is not told */
 	int fd;			 /* that it inherits, under the same number; -1: none */
 };
 
-/* Run `@program --listen @url --threads N --node N --lock N --huge N --until-eof`. */
+/* Run `@program --listen @url --threads N --node N --lock N --huge N [--device D] --until-eof`. */
 int pst_process_start(const char *program, const char *url, const struct pst_process_options *opts,
 		      struct pst_process *out, struct pst_error *err);
 /*

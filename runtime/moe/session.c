@@ -231,13 +231,16 @@ static int open_sources(struct pst_session *s, struct pst_error *err)
 	return rc < 0 ? rc : find_experts(s, err);
 }
 
-/* What is worse than asked shows in its pool. */
+/* What is worse than asked shows in its pool, or with the GPU. */
 static void tell_note(struct pst_session *s)
 {
+	struct pst_gpu_stat gs = {0};
 	struct pst_pool_stat ps;
 
 	pst_pool_stat(s->pool, &ps);
-	pst_tally_note(s->host.tally, ps.note);
+	if (s->host.gpu)
+		pst_gpu_stat(pst_worker_gpu_device(s->host.gpu), &gs);
+	pst_tally_note(s->host.tally, *gs.note ? gs.note : ps.note);
 }
 
 int pst_session_open(const struct pst_session_host *host, struct pst_link *engine,
@@ -268,6 +271,8 @@ int pst_session_open(const struct pst_session_host *host, struct pst_link *engin
 	if (!rc)
 		rc = pst_session_make_copies(s, err);
 	if (!rc)
+		rc = pst_session_open_gpu(s, err);
+	if (!rc)
 		rc = enter_experts(s, err);
 	if (rc < 0) {
 		pst_session_close(s);
@@ -283,6 +288,7 @@ void pst_session_close(struct pst_session *s)
 	if (!s)
 		return;
 	leave_experts(s);
+	pst_session_close_gpu(s);
 	for (unsigned int i = 0; s->source && i < s->setup.servers; i++) {
 		pst_push_close(s->source[i].push);
 		pst_view_close(s->source[i].view);

@@ -16,6 +16,7 @@
 
 #include "runtime/device/device.h"
 #include "runtime/moe/tally.h"
+#include "runtime/moe/worker_gpu.h"
 #include "runtime/store/inbox.h"
 
 #include <penstock/wire.h>
@@ -26,6 +27,7 @@ struct pst_session;
 struct pst_session_host {
 	struct pst_inbox *inbox; /* engines */
 	struct pst_device *device;
+	struct pst_worker_gpu *gpu; /* computes the experts; NULL: @device does */
 	struct pst_tally *tally;
 	int node;
 	uint32_t pool_flags;

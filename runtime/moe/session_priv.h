@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * session_priv.h - a session's inside: session.c opens it, session_run.c computes, session_far.c
- * moves what cannot be mapped, session_place.c pins and evicts copies.
+ * session_priv.h - a session's inside: session.c opens it, session_run.c computes, session_gpu.c
+ * has a GPU do it, session_far.c moves what cannot be mapped, session_place.c pins and evicts
+ * copies.
  */
 #ifndef PST_SESSION_PRIV_H
 #define PST_SESSION_PRIV_H
@@ -29,6 +30,7 @@ struct expert {
 	float *kept;
 	uint64_t kept_pass;
 	uint32_t kept_rows;
+	struct pst_gpu_weights on_gpu;
 };
 
 struct pst_session {
@@ -63,6 +65,7 @@ struct pst_session {
 	uint32_t far_experts, pins; /* that are copied; of these, pinned */
 	struct pst_push_item *item;
 	struct pst_push_stat pushed;
+	uint32_t reached; /* pieces of memory, by the GPU */
 };
 
 static inline struct expert *pst_session_expert(struct pst_session *s,
@@ -90,6 +93,13 @@ int pst_session_make_rows(struct pst_session *s, struct pst_error *err);
 /* Servers that are not mapped: memory for weights and gradients. */
 int pst_session_make_copies(struct pst_session *s, struct pst_error *err);
 void pst_session_free_far(struct pst_session *s); /* links to servers are closed */
+
+/* Where a GPU computes; elsewhere nothing. All memory that requests touch is there. */
+int pst_session_open_gpu(struct pst_session *s, struct pst_error *err);
+void pst_session_close_gpu(struct pst_session *s); /* all of that memory is still there */
+/* The jobs of items @from to @from + @n - 1. */
+int pst_session_compute_gpu(struct pst_session *s, const struct pst_msg_experts *m, uint32_t from,
+			    uint32_t n, struct pst_error *err);
 
 /* Rows of a request's items, from the engine and back to it. Nothing to do where they are mapped.
  */

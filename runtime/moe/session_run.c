@@ -48,7 +48,8 @@ static float *keep(struct pst_session *s, struct expert *x, const struct pst_msg
 {
 	pst_pool_free(s->pool, x->kept);
 	x->kept = NULL;
-	if (!(m->what & PST_EXPERTS_KEEP))
+	/* a GPU makes it again faster than it comes back */
+	if (!(m->what & PST_EXPERTS_KEEP) || s->host.gpu)
 		return NULL;
 	x->kept = pst_pool_alloc(s->pool, 2ull * rows * s->setup.inter * sizeof(float), 0);
 	x->kept_pass = m->pass;
@@ -197,27 +198,41 @@ static void count(struct pst_session *s, const struct pst_msg_experts *m, const 
 	pst_tally_add(&s->host.tally->pulled, g->n * MATRICES * pst_session_matrix(s));
 }
 
-static int run_group(struct pst_session *s, const struct pst_msg_experts *m, const struct group *g,
-		     struct pst_error *err)
+static int compute(struct pst_session *s, const struct pst_msg_experts *m, const struct group *g,
+		   struct pst_error *err)
 {
 	const struct pst_mlp_job *job = s->job + g->from;
 	bool backward = m->what & PST_EXPERTS_BACKWARD;
-	int rc = need_weights(s, m, g, err);
+	int rc;
 
-	for (uint32_t i = 0; i < g->n && !rc; i++)
-		rc = make_job(s, m, g->from + i, i, err);
-	if (!rc)
-		rc = need_scratch(s, pst_mlp_scratch(job, g->n, backward), err);
-	if (rc < 0)
+	if (s->host.gpu)
+		return pst_session_compute_gpu(s, m, g->from, g->n, err);
+	rc = need_scratch(s, pst_mlp_scratch(job, g->n, backward), err);
+	if (rc)
 		return rc;
-	pst_tally_begin(s->host.tally);
 	if (backward)
 		pst_mlp_backward(s->host.device, job, g->n, s->scratch);
 	else
 		pst_mlp_forward(s->host.device, job, g->n, s->scratch);
+	return 0;
+}
+
+static int run_group(struct pst_session *s, const struct pst_msg_experts *m, const struct group *g,
+		     struct pst_error *err)
+{
+	int rc = need_weights(s, m, g, err);
+
+	for (uint32_t i = 0; i < g->n && !rc; i++)
+		rc = make_job(s, m, g->from + i, i, err);
+	if (rc < 0)
+		return rc;
+	pst_tally_begin(s->host.tally);
+	rc = compute(s, m, g, err);
 	pst_tally_end(s->host.tally);
+	if (rc < 0)
+		return rc;
 	count(s, m, g);
-	return backward ? push_gradients(s, m, g, err) : 0;
+	return m->what & PST_EXPERTS_BACKWARD ? push_gradients(s, m, g, err) : 0;
 }
 
 static uint32_t group_size(const struct pst_session *s, const struct pst_msg_experts *m)

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define GPU_MS 30000 /* that a request may take there */
+
 static int answer_plain(struct pst_link *link, const struct pst_msg *req,
 			const struct pst_error *err)
 {
@@ -59,6 +61,7 @@ static void setup(struct pst_worker *w, struct pst_link *link, const struct pst_
 	struct pst_session_host host = {
 		.inbox = w->inbox,
 		.device = w->device,
+		.gpu = w->gpu,
 		.tally = &w->tally,
 		.node = w->config.node,
 		.pool_flags = w->config.pool_flags,
@@ -76,7 +79,8 @@ static void setup(struct pst_worker *w, struct pst_link *link, const struct pst_
 	answer_plain(link, hdr, &err);
 }
 
-static void experts(struct pst_worker *w, struct pst_link *link, const struct pst_msg *hdr)
+static int experts(struct pst_worker *w, struct pst_link *link, const struct pst_msg *hdr,
+		   struct pst_error *why)
 {
 	struct pst_session *session = pst_link_user(link);
 	const struct pst_msg_experts *m = (const void *)hdr;
@@ -91,9 +95,12 @@ static void experts(struct pst_worker *w, struct pst_link *link, const struct ps
 		pst_fail(&err, -EINVAL, "a request for experts whose length is wrong");
 	else
 		pst_session_run(session, m, &err);
+	if (err.code && w->gpu && pst_gpu_dead(pst_worker_gpu_device(w->gpu), NULL))
+		return pst_fail(why, err.code, "%s", err.text);
 	if (!err.code)
 		pst_tally_add(&w->tally.calls, 1);
 	answer_plain(link, hdr, &err);
+	return 0;
 }
 
 static void stated(struct pst_worker *w, struct pst_link *link, const struct pst_msg *hdr)
@@ -114,17 +121,18 @@ static void stated(struct pst_worker *w, struct pst_link *link, const struct pst
 	pst_rpc_answer(link, hdr, &a.answer, sizeof(a), NULL);
 }
 
-static void message(struct pst_worker *w, const struct pst_wc *wc)
+/* 0, or what ends the worker. */
+static int message(struct pst_worker *w, const struct pst_wc *wc, struct pst_error *why)
 {
 	const struct pst_msg *hdr = pst_rpc_check(wc->msg, wc->len, sizeof(*hdr));
 	struct pst_error err = {0};
 
 	if (!hdr)
-		return;
+		return 0;
 	if (hdr->type == PST_MSG_WORKER_SETUP && wc->len >= sizeof(struct pst_msg_worker_setup))
 		setup(w, wc->link, hdr);
 	else if (hdr->type == PST_MSG_EXPERTS && wc->len >= sizeof(struct pst_msg_experts))
-		experts(w, wc->link, hdr);
+		return experts(w, wc->link, hdr, why);
 	else if (hdr->type == PST_MSG_STAT)
 		stated(w, wc->link, hdr);
 	else {
@@ -132,6 +140,7 @@ static void message(struct pst_worker *w, const struct pst_wc *wc)
 			 wc->len);
 		answer_plain(wc->link, hdr, &err);
 	}
+	return 0;
 }
 
 static void link_down(struct pst_worker *w, struct pst_link *link)
@@ -162,9 +171,11 @@ static int serve(struct pst_worker *w, struct pst_error *err)
 		if (rc <= 0)
 			continue;
 		if (wc.kind == PST_WC_MESSAGE)
-			message(w, &wc);
+			rc = message(w, &wc, err);
 		else if (wc.kind == PST_WC_DOWN)
 			link_down(w, wc.link);
+		if (rc < 0)
+			return rc;
 	}
 	return 0;
 }
@@ -222,6 +233,34 @@ int pst_worker_next_expert(struct pst_worker *w, struct pst_tally_expert_stat *i
 	return pst_tally_next(&w->tally, io);
 }
 
+/* The cores that go with a GPU are those that it is attached to. */
+static int open_devices(struct pst_worker *w, struct pst_error *err)
+{
+	const char *device = w->config.device;
+	struct pst_gpu_info info;
+	int rc;
+
+	if (device && strcmp(device, "cpu")) {
+		rc = pst_worker_gpu_open(device, GPU_MS, &w->gpu, err);
+		if (rc)
+			return rc;
+		pst_gpu_info(pst_worker_gpu_device(w->gpu), &info);
+		if (w->config.node < 0)
+			w->config.node = info.node;
+	}
+	return pst_device_open_cpu(w->config.node, w->config.threads, &w->device, err);
+}
+
+static void name_kernels(struct pst_worker *w)
+{
+	struct pst_gpu_info info;
+
+	if (w->gpu)
+		pst_gpu_info(pst_worker_gpu_device(w->gpu), &info);
+	snprintf(w->kernels, sizeof(w->kernels), "%s",
+		 w->gpu ? info.target : pst_device_ops(w->device)->kernels);
+}
+
 int pst_worker_create(const struct pst_worker_config *config, struct pst_worker **out,
 		      struct pst_error *err)
 {
@@ -235,7 +274,7 @@ int pst_worker_create(const struct pst_worker_config *config, struct pst_worker 
 	pthread_cond_init(&w->orders.done, NULL);
 	w->config = *config;
 	w->config.url = strdup(config->url);
-	rc = w->config.url ? pst_device_open_cpu(config->node, config->threads, &w->device, err)
+	rc = w->config.url ? open_devices(w, err)
 			   : pst_fail(err, -ENOMEM, "no memory for a worker");
 	if (!rc)
 		rc = pst_fabric_open(config->url, &w->fabric, err);
@@ -253,7 +292,7 @@ int pst_worker_create(const struct pst_worker_config *config, struct pst_worker 
 		pst_worker_destroy(w);
 		return rc;
 	}
-	snprintf(w->kernels, sizeof(w->kernels), "%s", pst_device_ops(w->device)->kernels);
+	name_kernels(w);
 	*out = w;
 	return 0;
 }
@@ -266,6 +305,7 @@ void pst_worker_destroy(struct pst_worker *w)
 	leave_seat(w, NULL);
 	if (w->fabric)
 		pst_fabric_close(w->fabric);
+	pst_worker_gpu_close(w->gpu);
 	if (w->device)
 		pst_device_close(w->device);
 	pthread_cond_destroy(&w->orders.done);

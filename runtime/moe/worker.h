@@ -14,6 +14,10 @@
  * A worker that drains refuses set-ups and requests (-ESHUTDOWN): engines go elsewhere with what
  * it had not begun.
  *
+ * With a GPU all of these move between the device and where they are by its copy engines; weights
+ * stay in its memory for as long as they are used and there is room. A GPU that is dead ends the
+ * worker, which answers nothing more: its engines go to others, and only a new process can help.
+ *
  * The worker keeps only what it can lose: scratch, copies of weights, and
  * the activations of a forward, which a backward elsewhere computes again with the same bits.
  */
@@ -31,6 +35,7 @@ struct pst_worker;
 struct pst_worker_config {
 	size_t size; /* sizeof(struct pst_worker_config) */
 	const char *url;
+	const char *device;   /* "cuda:N" computes the experts; NULL or "cpu": the cores do */
 	unsigned int threads; /* 0: the node's cores */
 	int node;	      /* -1: any */
 	uint32_t pool_flags;  /* enum pst_pool_flags */

@@ -34,6 +34,7 @@ struct pst_worker {
 	struct pst_inbox *inbox; /* engines */
 	struct pst_listener *listener;
 	struct pst_device *device;
+	struct pst_worker_gpu *gpu; /* NULL: none */
 	struct seat *seats;
 	struct pst_tally tally;
 	struct orders orders;

@@ -243,6 +243,7 @@ static int start_parts(struct pst_generator *g, struct pst_error *err)
 		.connect_ms = (int)p->connect_timeout_ms,
 		.embedded = true,
 		.node = g->o.host.node,
+		.device = g->o.host.device,
 		.pool_flags = pst_host_pool_flags(&g->o.host),
 	};
 	char url[PST_URL_MAX];

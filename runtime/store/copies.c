@@ -71,6 +71,11 @@ struct pst_region *pst_copies_region(const struct pst_copies *c)
 	return c->region;
 }
 
+const struct pst_pool *pst_copies_pool(const struct pst_copies *c)
+{
+	return c->pool;
+}
+
 void pst_copies_begin(struct pst_copies *c)
 {
 	c->request++;

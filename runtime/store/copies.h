@@ -21,6 +21,7 @@
 #include <stdbool.h>
 
 struct pst_copies;
+struct pst_pool;
 
 struct pst_copy {
 	void *at; /* NULL: none */
@@ -56,6 +57,7 @@ void pst_copies_destroy(struct pst_copies *copies); /* NULL is fine */
 uint64_t pst_copies_cost(uint64_t bytes);
 uint64_t pst_copies_budget(const struct pst_copies *copies);
 struct pst_region *pst_copies_region(const struct pst_copies *copies);
+const struct pst_pool *pst_copies_pool(const struct pst_copies *copies);
 
 void pst_copies_begin(struct pst_copies *copies);
 /* The request uses what is in @copy, of which a version is here. */

@@ -24,6 +24,7 @@ struct pst_push {
 	bool crc, told;
 	struct pst_slot_head head; /* checked */
 	char *base;		   /* in place; NULL: not mapped */
+	uint64_t bytes;		   /* that are mapped */
 };
 
 /* Opening */
@@ -62,6 +63,7 @@ static int take_mapped(struct pst_push *p, char *base, uint64_t len)
 		return -EPROTO;
 	memcpy(&p->head, base, sizeof(p->head));
 	p->base = base;
+	p->bytes = len;
 	return sane(p, len) ? 0 : -EPROTO;
 }
 
@@ -149,6 +151,12 @@ uint64_t pst_push_token(const struct pst_push *p)
 
 bool pst_push_mapped(const struct pst_push *p)
 {
+	return p->base;
+}
+
+void *pst_push_memory(const struct pst_push *p, uint64_t *bytes)
+{
+	*bytes = p->bytes;
 	return p->base;
 }
 

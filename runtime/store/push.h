@@ -39,6 +39,8 @@ void pst_push_close(struct pst_push *push); /* NULL is fine; the slot stays */
 
 uint64_t pst_push_token(const struct pst_push *push);
 bool pst_push_mapped(const struct pst_push *push);
+/* All that is mapped, of *@bytes; NULL: nothing is. */
+void *pst_push_memory(const struct pst_push *push, uint64_t *bytes);
 /* Where tensor @i's gradient is computed in place. Mapped only. */
 float *pst_push_place(const struct pst_push *push, size_t i);
 uint8_t *pst_push_mask(const struct pst_push *push);

@@ -16,6 +16,7 @@ struct pst_view {
 	struct pst_inbox *inbox;
 	struct pst_link *link;
 	const struct pst_snapshot_head *head; /* in place; NULL: not mapped */
+	uint64_t bytes;			      /* that are mapped */
 	struct pst_key key;
 	uint64_t buffer[2]; /* offsets, checked */
 	size_t count;
@@ -160,8 +161,10 @@ static int open_mapped(struct pst_view *v, const void *addr, uint64_t len)
 		return -ENOMEM;
 	memcpy(v->tensor, (const char *)addr + head.directory, head.tensors * sizeof(*v->tensor));
 	rc = take_directory(v, &head);
-	if (!rc)
+	if (!rc) {
 		v->head = addr;
+		v->bytes = len;
+	}
 	return rc;
 }
 
@@ -309,6 +312,12 @@ long pst_view_find(const struct pst_view *v, const char *name)
 
 bool pst_view_mapped(const struct pst_view *v)
 {
+	return v->head;
+}
+
+const void *pst_view_memory(const struct pst_view *v, uint64_t *bytes)
+{
+	*bytes = v->bytes;
 	return v->head;
 }
 

@@ -42,6 +42,8 @@ size_t pst_view_count(const struct pst_view *view);
 const struct pst_wire_tensor *pst_view_tensor(const struct pst_view *view, size_t i);
 long pst_view_find(const struct pst_view *view, const char *name); /* -ENOENT */
 bool pst_view_mapped(const struct pst_view *view);
+/* All that is mapped, of *@bytes; NULL: nothing is. */
+const void *pst_view_memory(const struct pst_view *view, uint64_t *bytes);
 
 /* Where copies go, which outlive the view (or NULL); a view that is mapped needs none. */
 void pst_view_keep(struct pst_view *view, struct pst_copies *copies);

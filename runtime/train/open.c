@@ -309,6 +309,7 @@ static int place_parts(struct pst_trainer *t, struct pst_error *err)
 		.connect_ms = (int)p->connect_timeout_ms,
 		.embedded = t->o.embedded,
 		.node = t->o.host.node,
+		.device = t->o.host.device,
 		.pool_flags = pst_host_pool_flags(&t->o.host),
 	};
 	int rc = pst_launch_create(&lo, &t->launch, err);
