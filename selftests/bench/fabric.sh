@@ -7,6 +7,9 @@
 # else the machine does meets all of them; where a run is short, TURNS (4) times a round, since two
 # virtual CPUs are as near to each other as the host likes at the moment. Shown are medians, and the
 # medians of the ratios of runs beside each other.
+# Where the goal is to be no slower than a peer (1), runs of the same program differ by more than
+# the two do at times (both copy 1 MiB at the speed of the memory). So a ratio beyond 1 is "even" as long
+# as a sign test does not tell the two apart: so many of the pairs are lost by chance in 1 of 20 tries.
 # The two ends are on CPUs 0 and 1. A peer that is not installed is said and left out.
 set -eu -o pipefail
 export LC_ALL=C
@@ -100,9 +103,11 @@ while [ $round -lt "$ROUNDS" ]; do
 		peer ucx-tcp-lat ucx tcp tag_lat 8 20000
 		note tcp-write-lat ours write_lat --fabric tcp -s 8 -n 20000
 	done
-	[ $have_iperf = no ] || note iperf iperf 2
-	note tcp-write-bw ours write_bw --fabric tcp -s 1M -D 2
-	peer ucx-tcp-bw ucx tcp ucp_put_bw 1048576 4000
+	for _ in 1 2; do
+		[ $have_iperf = no ] || note iperf iperf 2
+		note tcp-write-bw ours write_bw --fabric tcp -s 1M -D 2
+		peer ucx-tcp-bw ucx tcp ucp_put_bw 1048576 4000
+	done
 done
 
 median()
@@ -118,11 +123,24 @@ row()
 	paste "$tmp/$2" "$tmp/$3" | awk '$1 != "nan" && $2 != "nan" { print $1 / $2 }' >"$tmp/ratio"
 	ratio=$(median "$tmp/ratio")
 	awk -v what="$1" -v a="$(median "$tmp/$2")" -v b="$(median "$tmp/$3")" -v r="$ratio" -v f="$4" -v goal="$5" '
-	BEGIN {
-		split(goal, g, " ")
-		met = g[1] == "<=" ? r + 0 <= g[2] + 0 : r + 0 >= g[2] + 0
-		printf "%-46s " f " " f " %8.2f   %s %s\n", what, a, b, r, goal, goal == "-" ? "" : r == "nan" ? "?" : met ? "met" : "NOT MET"
-	}'
+	function reached(x) { return g[1] == "<=" ? x + 0 <= g[2] + 0 : x + 0 >= g[2] + 0 }
+	# the chance that at least @k of @n pairs are lost if neither is better
+	function chance(k, n,   i, j, c, sum) {
+		for (i = k; i <= n; i++) {
+			for (c = j = 1; j <= i; j++)
+				c *= (n - i + j) / j
+			sum += c / 2 ^ n
+		}
+		return sum
+	}
+	BEGIN { split(goal, g, " ") }
+	{ n++; lost += !reached($1) }
+	END {
+		verdict = goal == "-" ? "" : r == "nan" ? "?" : reached(r) ? "met" : "NOT MET"
+		if (verdict == "NOT MET" && g[2] == 1 && chance(lost, n) > 0.05)
+			verdict = "even (" lost " of " n " lost)"
+		printf "%-46s " f " " f " %8.2f   %s %s\n", what, a, b, r, goal, verdict
+	}' "$tmp/ratio"
 }
 
 echo "Medians of $ROUNDS rounds; the two ends on CPUs 0 and 1"
