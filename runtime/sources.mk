@@ -13,6 +13,7 @@ runtime-y := \
 	runtime/device/gpu_kernels.c \
 	runtime/device/gpu_memory.c \
 	runtime/device/gpu_mlp.c \
+	runtime/device/gpu_mlp_kernels.c \
 	runtime/device/gpu_module.c \
 	runtime/device/gpu_stream.c \
 	runtime/device/image.c \

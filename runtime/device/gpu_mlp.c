@@ -10,7 +10,7 @@
  *
  * What does not fit on the device at once is done in halves.
  */
-#include "runtime/device/gpu_mlp.h"
+#include "runtime/device/gpu_mlp_priv.h"
 
 #include "rdma/fail.h"
 
@@ -18,61 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-
-#define PARTS	  2
-#define PLACES	  2 /* of weights that come */
-#define BLOCKS	  (PARTS * 12 + PLACES)
-#define NO_WEIGHT UINT64_MAX
-
-enum { GATE, UP, DOWN, MATRICES };
-
-/* Lists of a part, as the kernels read them: where rows begin, weights, gradients. */
-struct table {
-	uint64_t bytes, weights, grads; /* offsets of [MATRICES][most] addresses */
-};
-
-struct pst_gpu_mlp {
-	struct pst_gpu *gpu;
-	struct pst_gpu_kernels *kernels;
-	size_t most;
-	uint32_t ms;
-	struct pst_gpu_copies *copies;
-	struct pst_gpu_event *came, *done, *arrived[PLACES], *rounded[PLACES];
-	struct table table;
-	char *lists; /* of both parts, on the host, registered */
-	uint64_t lists_bytes;
-	struct pst_gpu_weights *newest, *oldest;
-	struct pst_gpu_mlp_stat stat;
-	/* of one call */
-	uint64_t call;
-	uint32_t *order; /* jobs of part 0, then of part 1 */
-	uint64_t block[BLOCKS];
-	unsigned int blocks;
-};
-
-struct call {
-	const struct pst_mlp_job *jobs;
-	struct pst_gpu_weights *const *weights;
-	size_t n;
-	uint64_t version;
-	bool backward;
-	size_t hidden, inter;
-};
-
-/* Where on the device. fp32: x, y, dy, dx, dw; the others are bf16. */
-struct part {
-	const uint32_t *job;
-	size_t n, rows, most_rows;
-	char *lists; /* on the host */
-	uint64_t table;
-	uint64_t x, x16, a, y;
-	uint64_t dy, dy16, kept, dg, du, dw;
-};
-
-static uint64_t matrix_elements(const struct call *c)
-{
-	return (uint64_t)c->hidden * c->inter;
-}
 
 /* Memory on the device */
 
@@ -131,7 +76,7 @@ static void let_go(struct pst_gpu_mlp *m)
 		pst_gpu_free(m->gpu, m->block[--m->blocks]);
 }
 
-static int hold_part(struct pst_gpu_mlp *m, const struct call *c, struct part *p,
+static int hold_part(struct pst_gpu_mlp *m, const struct mlp_call *c, struct mlp_part *p,
 		     struct pst_error *err)
 {
 	uint64_t rows16 = p->rows * c->hidden * 2, inner16 = p->rows * c->inter * 2;
@@ -171,9 +116,9 @@ static int make_lists(struct pst_gpu_mlp *m, struct pst_error *err)
 	char *at;
 	int rc;
 
-	m->table = (struct table){
+	m->table = (struct mlp_table){
 		.bytes = off + 2 * addresses, .weights = off, .grads = off + addresses};
-	m->lists_bytes = (PARTS * m->table.bytes + 4095) & ~4095ull;
+	m->lists_bytes = (MLP_PARTS * m->table.bytes + 4095) & ~4095ull;
 	at = mmap(NULL, m->lists_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (at == MAP_FAILED)
 		return pst_fail(err, -ENOMEM, "no memory for lists of experts");
@@ -251,7 +196,7 @@ void pst_gpu_mlp_close(struct pst_gpu_mlp *m)
 	pst_gpu_copies_free(m->copies);
 	pst_gpu_event_free(m->came);
 	pst_gpu_event_free(m->done);
-	for (int i = 0; i < PLACES; i++) {
+	for (int i = 0; i < MLP_PLACES; i++) {
 		pst_gpu_event_free(m->arrived[i]);
 		pst_gpu_event_free(m->rounded[i]);
 	}
@@ -265,7 +210,7 @@ void pst_gpu_mlp_close(struct pst_gpu_mlp *m)
 
 /* What is asked for */
 
-static int check(const struct pst_gpu_mlp *m, struct call *c, struct pst_error *err)
+static int check(const struct pst_gpu_mlp *m, struct mlp_call *c, struct pst_error *err)
 {
 	if (c->n > m->most)
 		return pst_fail(err, -EINVAL, "%zu experts at once, at most %zu can be", c->n,
@@ -282,12 +227,13 @@ static int check(const struct pst_gpu_mlp *m, struct call *c, struct pst_error *
 }
 
 /* Part 0: what is there; part 1: what is not. */
-static void sort_out(struct pst_gpu_mlp *m, const struct call *c, struct part part[PARTS])
+static void sort_out(struct pst_gpu_mlp *m, const struct mlp_call *c,
+		     struct mlp_part part[MLP_PARTS])
 {
 	size_t k = 0;
 
-	for (int pass = 0; pass < PARTS; pass++) {
-		struct part *p = &part[pass];
+	for (int pass = 0; pass < MLP_PARTS; pass++) {
+		struct mlp_part *p = &part[pass];
 
 		p->job = m->order + k;
 		for (size_t i = 0; i < c->n; i++) {
@@ -305,8 +251,8 @@ static void sort_out(struct pst_gpu_mlp *m, const struct call *c, struct part pa
 	}
 }
 
-static int find_room(struct pst_gpu_mlp *m, const struct call *c, const struct part part[PARTS],
-		     struct pst_error *err)
+static int find_room(struct pst_gpu_mlp *m, const struct mlp_call *c,
+		     const struct mlp_part part[MLP_PARTS], struct pst_error *err)
 {
 	int rc = 0;
 
@@ -321,13 +267,13 @@ static int find_room(struct pst_gpu_mlp *m, const struct call *c, const struct p
 		struct pst_gpu_weights *w = c->weights[part[1].job[i]];
 
 		if (w->block) {
-			w->version = NO_WEIGHT;
+			w->version = MLP_NO_VERSION;
 			continue;
 		}
 		rc = take(m, MATRICES * matrix_elements(c) * 2, &w->block, err);
 		if (rc)
 			break;
-		w->version = NO_WEIGHT;
+		w->version = MLP_NO_VERSION;
 		w->bytes = MATRICES * matrix_elements(c) * 2;
 		m->stat.bytes += w->bytes;
 		make_newest(m, w);
@@ -349,7 +295,8 @@ static int copy_out(struct pst_gpu_mlp *m, void *to, uint64_t from, uint64_t byt
 	return bytes ? pst_gpu_copies_add(m->copies, (uintptr_t)to, from, bytes, err) : 0;
 }
 
-static void write_lists(const struct pst_gpu_mlp *m, const struct call *c, const struct part *p)
+static void write_lists(const struct pst_gpu_mlp *m, const struct mlp_call *c,
+			const struct mlp_part *p)
 {
 	uint64_t *weights = (uint64_t *)(p->lists + m->table.weights);
 	uint64_t *grads = (uint64_t *)(p->lists + m->table.grads);
@@ -368,7 +315,7 @@ static void write_lists(const struct pst_gpu_mlp *m, const struct call *c, const
 	}
 }
 
-static int send_rows(struct pst_gpu_mlp *m, const struct call *c, const struct part *p,
+static int send_rows(struct pst_gpu_mlp *m, const struct mlp_call *c, const struct mlp_part *p,
 		     struct pst_error *err)
 {
 	uint64_t at = 0;
@@ -396,166 +343,43 @@ static int then(struct pst_gpu_event *event, enum pst_gpu_stream after, enum pst
 	return rc ? rc : pst_gpu_event_await(event, next, err);
 }
 
-static int round_to(struct pst_gpu_mlp *m, uint64_t to, uint64_t from, size_t n,
-		    struct pst_error *err)
-{
-	void *params[] = {&to, &from, &n};
-
-	return pst_gpu_run(m->kernels, PST_GPU_COMPUTE, PST_CUDA_to_bf16, params, err);
-}
-
-/* The @i-th that is missing, by place @i % PLACES. */
-static int send_weights(struct pst_gpu_mlp *m, const struct call *c, const struct part *p, size_t i,
-			uint64_t place, struct pst_error *err)
+/* The @i-th that is missing, by place @i % MLP_PLACES. */
+static int send_weights(struct pst_gpu_mlp *m, const struct mlp_call *c, const struct mlp_part *p,
+			size_t i, uint64_t place, struct pst_error *err)
 {
 	const struct pst_mlp_job *j = &c->jobs[p->job[i]];
 	const float *from[MATRICES] = {j->gate, j->up, j->down};
 	uint64_t elements = matrix_elements(c);
 	int rc = 0;
 
-	if (i >= PLACES)
-		rc = pst_gpu_event_await(m->rounded[i % PLACES], PST_GPU_IN, err);
+	if (i >= MLP_PLACES)
+		rc = pst_gpu_event_await(m->rounded[i % MLP_PLACES], PST_GPU_IN, err);
 	for (size_t k = 0; k < MATRICES && !rc; k++)
 		rc = copy_in(m, place + k * elements * 4, from[k], elements * 4, err);
 	if (!rc)
 		rc = pst_gpu_copies_send(m->copies, PST_GPU_IN, err);
 	if (!rc)
-		rc = then(m->arrived[i % PLACES], PST_GPU_IN, PST_GPU_COMPUTE, err);
+		rc = then(m->arrived[i % MLP_PLACES], PST_GPU_IN, PST_GPU_COMPUTE, err);
 	if (!rc)
-		rc = round_to(m, c->weights[p->job[i]]->block, place, MATRICES * elements, err);
-	return rc ? rc : pst_gpu_event_record(m->rounded[i % PLACES], PST_GPU_COMPUTE, err);
+		rc = pst_gpu_mlp_round(m, c->weights[p->job[i]]->block, place, MATRICES * elements,
+				       err);
+	return rc ? rc : pst_gpu_event_record(m->rounded[i % MLP_PLACES], PST_GPU_COMPUTE, err);
 }
 
-static int bring_weights(struct pst_gpu_mlp *m, const struct call *c, const struct part *p,
+static int bring_weights(struct pst_gpu_mlp *m, const struct mlp_call *c, const struct mlp_part *p,
 			 struct pst_error *err)
 {
-	uint64_t bytes = MATRICES * matrix_elements(c) * 4, place[PLACES];
+	uint64_t bytes = MATRICES * matrix_elements(c) * 4, place[MLP_PLACES];
 	int rc = 0;
 
-	for (size_t i = 0; i < PLACES && i < p->n && !rc; i++)
+	for (size_t i = 0; i < MLP_PLACES && i < p->n && !rc; i++)
 		rc = hold(m, bytes, &place[i], err);
 	for (size_t i = 0; i < p->n && !rc; i++)
-		rc = send_weights(m, c, p, i, place[i % PLACES], err);
+		rc = send_weights(m, c, p, i, place[i % MLP_PLACES], err);
 	return rc;
 }
 
-/* The arguments that many kernels end with. */
-struct lists {
-	uint64_t off, gate, up, down, dw[MATRICES];
-};
-
-static struct lists lists_of(const struct pst_gpu_mlp *m, const struct part *p)
-{
-	uint64_t each = m->most * sizeof(uint64_t), w = p->table + m->table.weights,
-		 g = p->table + m->table.grads;
-
-	return (struct lists){.off = p->table,
-			      .gate = w + GATE * each,
-			      .up = w + UP * each,
-			      .down = w + DOWN * each,
-			      .dw = {g + GATE * each, g + UP * each, g + DOWN * each}};
-}
-
-static enum pst_cuda_kernel by_rows(size_t rows, enum pst_cuda_kernel few,
-				    enum pst_cuda_kernel some, enum pst_cuda_kernel many)
-{
-	return rows <= 16 ? few : rows <= 64 ? some : many;
-}
-
-/* @kept: 0, or where g and u go. */
-static int run_up(struct pst_gpu_mlp *m, const struct call *c, struct part *p, uint64_t kept,
-		  struct pst_error *err)
-{
-	struct lists l = lists_of(m, p);
-	size_t hidden = c->hidden, inter = c->inter;
-	uint64_t idx = 0;
-	void *params[] = {&p->a, &kept,	 &p->x16, &hidden,  &idx,    &l.gate,
-			  &l.up, &l.off, &p->n,	  &p->rows, &hidden, &inter};
-
-	return pst_gpu_run(m->kernels, PST_GPU_COMPUTE,
-			   by_rows(p->most_rows, PST_CUDA_experts_up_16, PST_CUDA_experts_up_64,
-				   PST_CUDA_experts_up_128),
-			   params, err);
-}
-
-static int run_forward(struct pst_gpu_mlp *m, const struct call *c, struct part *p,
-		       struct pst_error *err)
-{
-	struct lists l = lists_of(m, p);
-	size_t hidden = c->hidden, inter = c->inter;
-	int narrow = 0, rc = run_up(m, c, p, 0, err);
-	void *params[] = {&p->y, &narrow, &p->a, &l.down, &l.off, &p->n, &p->rows, &hidden, &inter};
-
-	if (rc)
-		return rc;
-	return pst_gpu_run(m->kernels, PST_GPU_COMPUTE,
-			   by_rows(p->most_rows, PST_CUDA_experts_down_16, PST_CUDA_experts_down_64,
-				   PST_CUDA_experts_down_128),
-			   params, err);
-}
-
-/* dw of one matrix: [rows of it, cols of it] = left^T right. */
-static int run_dw(struct pst_gpu_mlp *m, struct part *p, uint64_t dw, uint64_t left, uint64_t right,
-		  size_t rows, size_t cols, struct pst_error *err)
-{
-	struct lists l = lists_of(m, p);
-	uint64_t idx = 0;
-	int acc = 0;
-	void *params[] = {&dw, &left, &right, &cols, &idx, &l.off, &p->n, &rows, &cols, &acc};
-
-	return pst_gpu_run(m->kernels, PST_GPU_COMPUTE, PST_CUDA_experts_dw, params, err);
-}
-
-static int run_rows_back(struct pst_gpu_mlp *m, const struct call *c, struct part *p,
-			 struct pst_error *err)
-{
-	struct lists l = lists_of(m, p);
-	size_t hidden = c->hidden, inter = c->inter;
-	bool many = p->most_rows > 64;
-	int narrow = 0, rc;
-	void *da[] = {&p->dg, &p->du, &p->a,	&p->dy16, &p->kept, &l.down,
-		      &l.off, &p->n,  &p->rows, &hidden,  &inter};
-	void *dx[] = {&p->y,  &narrow, &p->dg,	 &p->du,  &l.gate, &l.up,
-		      &l.off, &p->n,   &p->rows, &hidden, &inter};
-
-	rc = pst_gpu_run(m->kernels, PST_GPU_COMPUTE,
-			 many ? PST_CUDA_experts_da_128 : PST_CUDA_experts_da_64, da, err);
-	if (rc)
-		return rc;
-	return pst_gpu_run(m->kernels, PST_GPU_COMPUTE,
-			   many ? PST_CUDA_experts_dx_128 : PST_CUDA_experts_dx_64, dx, err);
-}
-
-static int run_backward(struct pst_gpu_mlp *m, const struct call *c, struct part *p,
-			struct pst_error *err)
-{
-	struct lists l = lists_of(m, p);
-	int rc = round_to(m, p->dy16, p->dy, p->rows * c->hidden, err);
-
-	if (!rc)
-		rc = run_up(m, c, p, p->kept, err);
-	if (!rc)
-		rc = run_rows_back(m, c, p, err);
-	if (!rc)
-		rc = run_dw(m, p, l.dw[GATE], p->dg, p->x16, c->inter, c->hidden, err);
-	if (!rc)
-		rc = run_dw(m, p, l.dw[UP], p->du, p->x16, c->inter, c->hidden, err);
-	if (!rc)
-		rc = run_dw(m, p, l.dw[DOWN], p->dy16, p->a, c->hidden, c->inter, err);
-	return rc;
-}
-
-static int run_part(struct pst_gpu_mlp *m, const struct call *c, struct part *p,
-		    struct pst_error *err)
-{
-	int rc = round_to(m, p->x16, p->x, p->rows * c->hidden, err);
-
-	if (rc)
-		return rc;
-	return c->backward ? run_backward(m, c, p, err) : run_forward(m, c, p, err);
-}
-
-static int fetch_results(struct pst_gpu_mlp *m, const struct call *c, const struct part *p,
+static int fetch_results(struct pst_gpu_mlp *m, const struct mlp_call *c, const struct mlp_part *p,
 			 struct pst_error *err)
 {
 	uint64_t at = 0, matrix = matrix_elements(c) * 4;
@@ -576,17 +400,18 @@ static int fetch_results(struct pst_gpu_mlp *m, const struct call *c, const stru
 }
 
 /* Its rows are on their way. */
-static int compute(struct pst_gpu_mlp *m, const struct call *c, struct part *p,
+static int compute(struct pst_gpu_mlp *m, const struct mlp_call *c, struct mlp_part *p,
 		   struct pst_error *err)
 {
-	int rc = run_part(m, c, p, err);
+	int rc = pst_gpu_mlp_run(m, c, p, err);
 
 	if (!rc)
 		rc = then(m->done, PST_GPU_COMPUTE, PST_GPU_OUT, err);
 	return rc ? rc : fetch_results(m, c, p, err);
 }
 
-static int start(struct pst_gpu_mlp *m, const struct call *c, struct part *p, struct pst_error *err)
+static int start(struct pst_gpu_mlp *m, const struct mlp_call *c, struct mlp_part *p,
+		 struct pst_error *err)
 {
 	int rc = hold_part(m, c, p, err);
 
@@ -595,8 +420,8 @@ static int start(struct pst_gpu_mlp *m, const struct call *c, struct part *p, st
 	return rc ? rc : then(m->came, PST_GPU_IN, PST_GPU_COMPUTE, err);
 }
 
-static int run_parts(struct pst_gpu_mlp *m, const struct call *c, struct part part[PARTS],
-		     struct pst_error *err)
+static int run_parts(struct pst_gpu_mlp *m, const struct mlp_call *c,
+		     struct mlp_part part[MLP_PARTS], struct pst_error *err)
 {
 	int rc = 0;
 
@@ -623,9 +448,9 @@ static int finish(struct pst_gpu_mlp *m, struct pst_error *err)
 	return rc;
 }
 
-static int run_once(struct pst_gpu_mlp *m, const struct call *c, struct pst_error *err)
+static int run_once(struct pst_gpu_mlp *m, const struct mlp_call *c, struct pst_error *err)
 {
-	struct part part[PARTS] = {{0}};
+	struct mlp_part part[MLP_PARTS] = {{0}};
 	struct pst_error late = {0};
 	int rc, waited;
 
@@ -644,9 +469,9 @@ static int run_once(struct pst_gpu_mlp *m, const struct call *c, struct pst_erro
 }
 
 /* In halves, then, if there is no room for all at once. */
-static int run(struct pst_gpu_mlp *m, const struct call *c, struct pst_error *err)
+static int run(struct pst_gpu_mlp *m, const struct mlp_call *c, struct pst_error *err)
 {
-	struct call half = *c;
+	struct mlp_call half = *c;
 	int rc = run_once(m, c, err);
 
 	if (rc != -ENOMEM || c->n < 2)
@@ -666,11 +491,11 @@ static int call(struct pst_gpu_mlp *m, const struct pst_mlp_job *jobs,
 		struct pst_gpu_weights *const *weights, size_t njobs, uint64_t version,
 		bool backward, struct pst_error *err)
 {
-	struct call c = {.jobs = jobs,
-			 .weights = weights,
-			 .n = njobs,
-			 .version = version,
-			 .backward = backward};
+	struct mlp_call c = {.jobs = jobs,
+			     .weights = weights,
+			     .n = njobs,
+			     .version = version,
+			     .backward = backward};
 	int rc;
 
 	if (!njobs)
