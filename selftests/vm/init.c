@@ -4,11 +4,17 @@
  *
  * It is static and alone in the initramfs with the modules that /modules names in load order.
  * Two folders of the host come by 9p: "host", which is its /, read-only, under a tmpfs that takes
- *what is written, and "job" with job	strings, each with its 0: the command's folder, VM_OUT, the
- *set-up script, the second (since 1970) at which the guest gives up, the environment, "", the
- *command output	what the command says status	"VM-STATUS n", n as a shell has it, written
- *last A write over 9p is in the host's file when it returns, so nothing of it is lost with the
- *guest. What goes wrong here is said on the console; then there is no status.
+ * what is written, and "job" with
+ *
+ *	job	strings, each with its 0: the command's folder, VM_OUT, the set-up script,
+ *		the second (since 1970) at which the guest gives up, the environment, "",
+ *		the command
+ *	output	what the command says
+ *	status	"VM-STATUS n", n as a shell has it, written last
+ *
+ * A write over 9p is in the host's file when it returns, so what was passed on from the command's
+ * pipe is not lost with the guest. What goes wrong here is said on the console; then there is no
+ * status.
  */
 #include <dirent.h>
 #include <errno.h>

@@ -108,9 +108,10 @@ no_packages()
 	PATH=$tmp/bin:$PATH PENSTOCK_NO_INSTALL=1 ends none 4 -- true
 }
 
-# Two that only wait, beside the others: on a loaded machine a guest needs a minute to boot.
+# Two that only wait, beside the others: on a loaded machine a guest needs a minute to boot. What a
+# command says goes through a pipe of init's, which needs a moment too.
 run hang -t 100 -- sh -c 'echo before; exec sleep 1000' &
-run stands -t 100 -- sh -c 'echo 0 >/proc/sys/kernel/panic; echo before; echo c >/proc/sysrq-trigger' &
+run stands -t 100 -- sh -c 'echo 0 >/proc/sys/kernel/panic; echo before; sleep 3; echo c >/proc/sysrq-trigger' &
 
 TEST_NUMBER=17 check "arguments, folder, environment, status 255" ends place 255 -v -o "$tmp/out" -- sh -c '
 	printf "%s\n" "$PWD" "$O" "$TEST_NUMBER" "$@"
@@ -129,7 +130,7 @@ if [ "$(id -u)" -eq 0 ]; then
 	check "a plain user, status 7" plain_user
 fi
 check "stopped from outside" stopped
-check "a panic fails" ends panic 125 -- sh -c 'echo before; echo c >/proc/sysrq-trigger; sleep 100'
+check "a panic fails" ends panic 125 -- sh -c 'echo before; sleep 3; echo c >/proc/sysrq-trigger; sleep 100'
 check "with what was said before the panic" said panic.out before
 check "with the panicked kernel's log" said panic.err "Kernel panic"
 check "and says so" said panic.err "the guest failed: its kernel panicked"
