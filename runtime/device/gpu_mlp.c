@@ -460,7 +460,10 @@ static int run_once(struct pst_gpu_mlp *m, const struct mlp_call *c, struct pst_
 	if (!rc)
 		rc = run_parts(m, c, part, err);
 	waited = finish(m, rc ? &late : err);
-	let_go(m);
+	/* it may still read and write what it has: nobody gets that again */
+	m->stuck = waited;
+	if (!waited)
+		let_go(m);
 	if (rc || waited)
 		return rc ? rc : waited;
 	for (size_t i = 0; i < part[1].n; i++)
@@ -498,6 +501,8 @@ static int call(struct pst_gpu_mlp *m, const struct pst_mlp_job *jobs,
 			     .backward = backward};
 	int rc;
 
+	if (m->stuck)
+		return pst_fail(err, -EIO, "what a GPU was given before hangs; end this process");
 	if (!njobs)
 		return 0;
 	c.hidden = jobs->hidden;
@@ -518,6 +523,11 @@ int pst_gpu_mlp_backward(struct pst_gpu_mlp *m, const struct pst_mlp_job *jobs,
 			 struct pst_error *err)
 {
 	return call(m, jobs, weights, njobs, version, true, err);
+}
+
+bool pst_gpu_mlp_stuck(const struct pst_gpu_mlp *m)
+{
+	return m->stuck;
 }
 
 void pst_gpu_mlp_stat(const struct pst_gpu_mlp *m, struct pst_gpu_mlp_stat *out)

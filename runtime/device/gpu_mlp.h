@@ -61,6 +61,12 @@ int pst_gpu_mlp_backward(struct pst_gpu_mlp *m, const struct pst_mlp_job *jobs,
 			 struct pst_gpu_weights *const *weights, size_t njobs, uint64_t version,
 			 struct pst_error *err);
 
+/*
+ * A call ended with its work under way: the GPU is dead or hangs. It may still write into results,
+ * and only the end of the process keeps it from that; all later calls fail with -EIO.
+ */
+bool pst_gpu_mlp_stuck(const struct pst_gpu_mlp *m);
+
 void pst_gpu_mlp_stat(const struct pst_gpu_mlp *m, struct pst_gpu_mlp_stat *out);
 
 #endif /* PST_DEVICE_GPU_MLP_H */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gpu_mlp_priv.h - inside of gpu_mlp.c, which moves things, and gpu_mlp_kernels.c, which computes. */
+/* gpu_mlp_priv.h - inside of gpu_mlp.c, which moves things, and gpu_mlp_kernels.c, which computes.
+ */
 #ifndef PST_DEVICE_GPU_MLP_PRIV_H
 #define PST_DEVICE_GPU_MLP_PRIV_H
 
@@ -29,6 +30,7 @@ struct pst_gpu_mlp {
 	uint64_t lists_bytes;
 	struct pst_gpu_weights *newest, *oldest;
 	struct pst_gpu_mlp_stat stat;
+	bool stuck;
 	/* of one call */
 	uint64_t call;
 	uint32_t *order; /* jobs of part 0, then of part 1 */

@@ -79,6 +79,13 @@ static void setup(struct pst_worker *w, struct pst_link *link, const struct pst_
 	answer_plain(link, hdr, &err);
 }
 
+/* It is dead, or hangs with work that may still write into an engine's memory. */
+static bool gpu_lost(const struct pst_worker_gpu *g)
+{
+	return pst_gpu_dead(pst_worker_gpu_device(g), NULL) ||
+	       pst_gpu_mlp_stuck(pst_worker_gpu_mlp(g));
+}
+
 static int experts(struct pst_worker *w, struct pst_link *link, const struct pst_msg *hdr,
 		   struct pst_error *why)
 {
@@ -95,7 +102,7 @@ static int experts(struct pst_worker *w, struct pst_link *link, const struct pst
 		pst_fail(&err, -EINVAL, "a request for experts whose length is wrong");
 	else
 		pst_session_run(session, m, &err);
-	if (err.code && w->gpu && pst_gpu_dead(pst_worker_gpu_device(w->gpu), NULL))
+	if (err.code && w->gpu && gpu_lost(w->gpu))
 		return pst_fail(why, err.code, "%s", err.text);
 	if (!err.code)
 		pst_tally_add(&w->tally.calls, 1);

@@ -28,6 +28,7 @@ FIXTURE(mlp)
 	struct pst_device *cpu;
 	float *memory, *scratch;
 	size_t used;
+	uint32_t ms; /* for a call; 0: 30000 */
 	struct pst_mlp_job job[MOST], on_cpu[MOST];
 	struct pst_gpu_weights weights[MOST], *at[MOST];
 };
@@ -180,7 +181,9 @@ static void open_gpu(struct fixture_mlp *self, uint64_t arena)
 	ASSERT_OK(pst_gpu_open(0, &o, &self->gpu, &err), &err);
 	ASSERT_OK(pst_gpu_register(self->gpu, self->memory, FLOATS * 4, 0, -1, &err), &err);
 	ASSERT_OK(pst_gpu_kernels_open(self->gpu, test_tmpdir(), &self->kernels, &err), &err);
-	ASSERT_OK(pst_gpu_mlp_open(self->gpu, self->kernels, MOST, 30000, &self->mlp, &err), &err);
+	ASSERT_OK(pst_gpu_mlp_open(self->gpu, self->kernels, MOST, self->ms ? self->ms : 30000,
+				   &self->mlp, &err),
+		  &err);
 }
 
 static void close_gpu(struct fixture_mlp *self)
@@ -412,6 +415,26 @@ TEST_F(mlp, a_lost_gpu)
 	EXPECT_TRUE(strstr(err.text, "cuda:0") != NULL);
 	err.code = 0;
 	EXPECT_EQ(-EIO, pst_gpu_mlp_backward(self->mlp, self->job, self->at, 1, 1, &err));
+	_exit(test_failed);
+}
+
+/* One that hangs is given up in time, and nothing that it may still touch is used again. */
+TEST_F(mlp, a_gpu_that_hangs)
+{
+	struct pst_error err = {0};
+
+	make_expert(self, 0, 6);
+	close_gpu(self);
+	standin_image(test_tmpdir(), "bf16", "to_bf16 hang\n");
+	self->ms = 50;
+	open_gpu(self, 16 * MIB);
+	EXPECT_FALSE(pst_gpu_mlp_stuck(self->mlp));
+	EXPECT_EQ(-ETIMEDOUT, pst_gpu_mlp_forward(self->mlp, self->job, self->at, 1, 1, &err));
+	EXPECT_TRUE(pst_gpu_mlp_stuck(self->mlp));
+	err.code = 0;
+	EXPECT_EQ(-EIO, pst_gpu_mlp_forward(self->mlp, self->job, self->at, 1, 1, &err));
+	EXPECT_TRUE(strstr(err.text, "hangs") != NULL);
+	standin->gpu[0].release = 1;
 	_exit(test_failed);
 }
 
