@@ -30,6 +30,8 @@
 #	prefix=/usr/local where make install puts things; DESTDIR= goes before it
 
 O ?= build
+# One name for one folder, however it was called: what an object depends on is noted by its name.
+override O := $(patsubst $(CURDIR)/%,%,$(abspath $(O)))
 ifeq ($(origin CC),default)
 CC := gcc
 endif
