@@ -32,6 +32,10 @@
  *   order: a send posted after a write arrives after the write is visible.
  *   A write with PST_WR_IMM (its length may be 0) also raises PST_WC_IMM at
  *   the peer, after the written bytes are visible there.
+ *   What was posted may still stand in this process, behind what goes before
+ *   it: the links of a cq move on when the cq is polled or waited for. Local memory stays
+ *   as it is until its request, or for one that tells nothing a later request of the link,
+ *   has completed.
  *   When the peer dies, hangs up or breaks the protocol, every outstanding
  *   request completes with an error and then PST_WC_DOWN arrives once; later
  *   posts return -ENOTCONN. Nothing waits for a dead peer.

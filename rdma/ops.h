@@ -18,6 +18,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <string.h>
 #include <sys/queue.h>
 
 /* A fabric's own object around one of the heads below. */
@@ -68,8 +69,21 @@ struct pst_listener {
 	char url[PST_URL_MAX]; /* without settings, with the real port */
 };
 
+/*
+ * Where writes go that need nobody: the peer's memory, mapped. The front carries out by itself a
+ * write that tells nobody and lies in here, without a call. A fabric that maps fills it in with
+ * what was written to last; @len is 0 when there is none, and as soon as the link is not alive.
+ */
+struct pst_direct {
+	struct pst_fabric *fab; /* of the link, and of local regions */
+	struct pst_key key;
+	char *at;
+	uint64_t len;
+};
+
 struct pst_link {
 	struct pst_cq *cq;
+	struct pst_direct direct;
 	void *user;
 	int pid;
 	char peer[PST_URL_MAX + 24];
@@ -118,11 +132,6 @@ struct pst_fabric_ops {
 	 */
 	int (*link_post)(struct pst_link *link, const struct pst_wr *wr, int n);
 	/*
-	 * Optional: carry out a write at once, which tells nobody and cannot fail any more. False:
-	 * nothing was done, and it is posted as others are.
-	 */
-	bool (*link_write_now)(struct pst_link *link, const struct pst_wr *wr);
-	/*
 	 * Required: wait until link_post may take another send. 0, -ETIMEDOUT,
 	 * -EINTR, -ENOTCONN; @timeout_ms < 0 is for ever. Thread: owner.
 	 */
@@ -130,6 +139,25 @@ struct pst_fabric_ops {
 	/* Required; *out is zeros. As in fabric.h. Thread: owner. */
 	int (*link_info)(const struct pst_link *link, struct pst_link_info *out);
 };
+
+/* Up to 16 bytes without a call; the pieces overlap, but for the 8 of a flag. */
+static inline void pst_copy(void *to, const void *from, uint64_t len)
+{
+	unsigned char *t = to;
+	const unsigned char *f = from;
+
+	if (len == 8)
+		memcpy(t, f, 8);
+	else if (len > 16 || len < 4)
+		memcpy(t, f, len);
+	else if (len < 8) {
+		memcpy(t, f, 4);
+		memcpy(t + len - 4, f + len - 4, 4);
+	} else {
+		memcpy(t, f, 8);
+		memcpy(t + len - 8, f + len - 8, 8);
+	}
+}
 
 extern const struct pst_fabric_ops pst_shm_ops;
 extern const struct pst_fabric_ops pst_tcp_ops;

@@ -46,6 +46,7 @@ static void fail_link(struct shm_link *link, int why)
 	if (link->state != SHM_LIVE)
 		return;
 	link->state = SHM_DYING;
+	link->base.direct.len = 0;
 	link->why = why == -EPIPE ? -ECONNRESET : why;
 	link->left = why == -EPROTO ? 0 : SHM_RING_SLOTS;
 	pst_shm_unwatch(cq_of(link), &link->src);
@@ -177,22 +178,10 @@ static void push_done(struct shm_link *link, const struct pst_wr *wr, int status
 		  strerror(-status));
 }
 
-/* Up to 16 bytes without a call; the pieces overlap, but for the 8 of a flag. */
-static inline void copy(void *to, const void *from, uint64_t len)
+static void write_there_next(struct shm_link *link, const struct shm_taken *t)
 {
-	unsigned char *t = to;
-	const unsigned char *f = from;
-
-	if (len > 16 || len < 4)
-		memcpy(t, f, len);
-	else if (len < 8) {
-		memcpy(t, f, 4);
-		memcpy(t + len - 4, f + len - 4, 4);
-	} else {
-		memcpy(t, f, 8);
-		if (len > 8)
-			memcpy(t + len - 8, f + len - 8, 8);
-	}
+	link->base.direct = (struct pst_direct){
+		.fab = link->base.cq->fab, .key = t->key, .at = t->addr, .len = t->len};
 }
 
 /* The one-sided part of a request; its status. */
@@ -217,10 +206,11 @@ static int move(struct shm_link *link, const struct pst_wr *wr, struct shm_moved
 		return -ERANGE;
 	remote = (char *)t->addr + wr->remote_off;
 	if (write) {
-		copy(remote, wr->local_addr, wr->len);
+		pst_copy(remote, wr->local_addr, wr->len);
 		moved->written += wr->len;
+		write_there_next(link, t);
 	} else {
-		copy(wr->local_addr, remote, wr->len);
+		pst_copy(wr->local_addr, remote, wr->len);
 		moved->read += wr->len;
 	}
 	return 0;
@@ -269,25 +259,6 @@ static bool post_one(struct shm_link *link, const struct pst_wr *wr, struct shm_
 		put_item(link, wr, moved);
 	if (status || !quiet)
 		push_done(link, wr, status);
-	return true;
-}
-
-/*
- * A write into what was written to last: the request whose time counts most, so that nothing
- * stands before the copy that could stand behind it.
- */
-bool pst_shm_link_write_now(struct pst_link *base, const struct pst_wr *wr)
-{
-	struct shm_link *link = to_link(base);
-	const struct shm_taken *t = &link->taken[link->last];
-
-	if (wr->op != PST_WR_WRITE || wr->flags != PST_WR_UNSIGNALED || link->state != SHM_LIVE ||
-	    !wr->len || !pst_shm_allows(t, &wr->key, PST_ACCESS_WRITE) || wr->remote_off > t->len ||
-	    wr->len > t->len - wr->remote_off)
-		return false;
-	copy((char *)t->addr + wr->remote_off, wr->local_addr, wr->len);
-	link->want_room = false;
-	pst_count_mine(&counters(link)->write_bytes, wr->len);
 	return true;
 }
 

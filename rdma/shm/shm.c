@@ -67,7 +67,6 @@ const struct pst_fabric_ops pst_shm_ops = {
 	.link_grant = pst_shm_link_grant,
 	.link_map = pst_shm_link_map,
 	.link_post = pst_shm_link_post,
-	.link_write_now = pst_shm_link_write_now,
 	.link_room = pst_shm_link_room,
 	.link_info = pst_shm_link_info,
 };

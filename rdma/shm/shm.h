@@ -124,7 +124,6 @@ void *pst_shm_buf(struct shm_cq *cq);
 int pst_shm_link_new(struct shm_cq *cq, int sock, int memfd, int side, struct shm_link **out);
 void pst_shm_link_close(struct pst_link *link);
 int pst_shm_link_post(struct pst_link *link, const struct pst_wr *wr, int n);
-bool pst_shm_link_write_now(struct pst_link *link, const struct pst_wr *wr);
 int pst_shm_link_room(struct pst_link *link, int timeout_ms);
 int pst_shm_link_info(const struct pst_link *link, struct pst_link_info *out);
 int pst_shm_link_poll(struct shm_link *link, struct pst_wc *wc, int n);

@@ -488,6 +488,106 @@ TEST_F(keys, unsignaled_completes_only_if_it_fails)
 	EXPECT_EQ(0, pst_cq_wait(self->me->cq, &wc, 1, 5));
 }
 
+/*
+ * After one that went where it was to go, and so may have a short way there: what is wrong with the
+ * next is found all the same, each by itself.
+ */
+TEST_F(keys, nothing_follows_from_the_write_before)
+{
+	const struct pst_wr good = {.id = 7,
+				    .op = PST_WR_WRITE,
+				    .flags = PST_WR_UNSIGNALED,
+				    .local = self->mine.region,
+				    .local_addr = self->mine.at,
+				    .key = self->w,
+				    .len = 8};
+	struct pst_link *link = self->me->link;
+	struct memory other = memory_make(self->me, 8192, PST_ACCESS_READ);
+	struct pst_fabric *fab = self->me->fab;
+	struct pst_fabric *elsewhere;
+	struct pst_region *far;
+	struct pst_error err;
+	struct pst_wr wr;
+
+#define FAILS(want, field, value)                                      \
+	do {                                                           \
+		EXPECT_EQ(1, pst_link_post(link, &good, 1));           \
+		wr = good;                                             \
+		wr.field = value;                                      \
+		EXPECT_EQ(1, pst_link_post(link, &wr, 1));             \
+		EXPECT_EQ(want, expect(self->me, PST_WC_DONE).status); \
+	} while (0)
+#define IS_REFUSED(field, value)                                 \
+	do {                                                     \
+		EXPECT_EQ(1, pst_link_post(link, &good, 1));     \
+		wr = good;                                       \
+		wr.field = value;                                \
+		EXPECT_EQ(-EINVAL, pst_link_post(link, &wr, 1)); \
+	} while (0)
+	FAILS(-ERANGE, remote_off, 4993);
+	FAILS(-ERANGE, remote_off, 5000);
+	FAILS(-ERANGE, remote_off, UINT64_MAX - 7);
+	FAILS(-ERANGE, len, 5001);
+	FAILS(-ENOENT, key.k[0], self->w.k[0] ^ 1);
+	FAILS(-ENOENT, key.k[1], self->w.k[1] ^ 1);
+	FAILS(-EACCES, key, self->r);
+	FAILS(0, flags, 0);
+	IS_REFUSED(local, NULL);
+	IS_REFUSED(local, other.region);
+	IS_REFUSED(local_addr, self->mine.at - 1);
+	IS_REFUSED(local_addr, self->mine.at + 8185);
+	IS_REFUSED(local_addr, NULL);
+	IS_REFUSED(op, 3);
+	IS_REFUSED(flags, PST_WR_UNSIGNALED | 4);
+
+	/* memory of another fabric, at the same place */
+	ASSERT_EQ(0, pst_fabric_open("shm://", &elsewhere, &err));
+	ASSERT_TRUE(elsewhere != fab);
+	ASSERT_EQ(0, pst_region_register(
+			     elsewhere,
+			     &(struct pst_region_attr){.size = sizeof(struct pst_region_attr),
+						       .addr = self->mine.at,
+						       .len = 8192,
+						       .fd = self->mine.fd,
+						       .access = PST_ACCESS_READ},
+			     &far, &err));
+	IS_REFUSED(local, far);
+	pst_region_release(far);
+	pst_fabric_close(elsewhere);
+	memory_drop(&other);
+	/* until this ends all has gone, and the memory may go */
+	EXPECT_EQ(0, access_at(self, PST_WR_WRITE, self->w, 0, 8));
+}
+
+/* Of all lengths that may have a way of their own: what arrives is what was sent, and no more. */
+TEST_F(keys, short_writes_arrive_whole)
+{
+	struct pst_wr wr = {.op = PST_WR_WRITE,
+			    .flags = PST_WR_UNSIGNALED,
+			    .local = self->mine.region,
+			    .local_addr = self->mine.at,
+			    .key = self->w};
+	unsigned char *back = self->mine.at + 4096;
+
+	for (uint64_t len = 0; len <= 40; len++) {
+		memset(self->mine.at, 'a', 64);
+		EXPECT_EQ(0, access_at(self, PST_WR_WRITE, self->w, 0, 64));
+		for (uint64_t i = 0; i < len; i++)
+			self->mine.at[i] = (unsigned char)(len + i);
+		wr.len = len;
+		wr.remote_off = 11;
+		EXPECT_EQ(1, pst_link_post(self->me->link, &wr, 1));
+		EXPECT_EQ(0, carry(self->me, &(struct pst_wr){.op = PST_WR_READ,
+							      .local = self->mine.region,
+							      .local_addr = back,
+							      .key = self->w,
+							      .len = 64}));
+		for (uint64_t i = 0; i < 64; i++)
+			ASSERT_EQ(i < 11 || i >= 11 + len ? 'a' : (int)(len + i - 11),
+				  (int)back[i]);
+	}
+}
+
 TEST_F(keys, malformed_requests_are_refused_whole)
 {
 	const struct pst_wr good = {.op = PST_WR_WRITE,

@@ -102,6 +102,14 @@ static void run_to_death(struct end *e, struct memory *m, struct pst_key key)
 	}
 	EXPECT_EQ(id, done);
 	EXPECT_EQ(-ENOTCONN, load(e, m, key, &id));
+	EXPECT_EQ(-ENOTCONN, pst_link_post(e->link,
+					   &(struct pst_wr){.op = PST_WR_WRITE,
+							    .flags = PST_WR_UNSIGNALED,
+							    .local = m->region,
+							    .local_addr = m->at,
+							    .key = key,
+							    .len = 8},
+					   1));
 	EXPECT_EQ(-ENOTCONN, pst_link_send(e->link, "x", 1, 100));
 	EXPECT_EQ(0, pst_cq_wait(e->cq, wc, 4, 1));
 }
