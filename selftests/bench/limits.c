@@ -7,8 +7,8 @@
  *	limits memcpy BYTES	MiB/s between two shared mappings, over and over
  *	limits socket BYTES	us, one way: BYTES there and back over blocking TCP sockets
  *
- * Latencies are medians of round trips, timed as penstock-perf does it; the two ends are on CPUs
- * 0 and 1, as with its --pin.
+ * Latencies are means of the middle half of the round trips, timed as penstock-perf does it; the
+ *two ends are on CPUs 0 and 1, as with its --pin.
  */
 #include "rdma/pause.h"
 #include "tools/perf/clock.h"
@@ -76,7 +76,7 @@ static pid_t other(void)
 
 static void print_half(void)
 {
-	printf("%.4f\n", histogram_percentile(&seen, 0.5) * perf_ns_per_tick / 2e3);
+	printf("%.4f\n", histogram_midmean(&seen) * perf_ns_per_tick / 2e3);
 }
 
 struct lines {

@@ -54,7 +54,8 @@ static double now_ns(void)
 	return (double)perf_now_ns();
 }
 
-/* Each trip is timed by itself: a median of them knows nothing of what else the machine did. */
+/* Each trip is timed by itself: the middle half of them knows nothing of what else the machine did.
+ */
 static struct histogram trips;
 static uint64_t before;
 
@@ -72,9 +73,9 @@ static void lap(void)
 	before = now;
 }
 
-static double half(void)
+static double one_way(void)
 {
-	return histogram_percentile(&trips, 0.5) * perf_ns_per_tick / 2;
+	return histogram_midmean(&trips) * perf_ns_per_tick / 2;
 }
 
 static int by_value(const void *a, const void *b)
@@ -239,7 +240,7 @@ static double time_messages(struct end *e)
 			must(-1, "the peer is gone", NULL);
 		lap();
 	}
-	return half();
+	return one_way();
 }
 
 static double time_lines(struct end *e, struct lines *lines)
@@ -253,7 +254,7 @@ static double time_lines(struct end *e, struct lines *lines)
 			pst_pause();
 		lap();
 	}
-	return half();
+	return one_way();
 }
 
 static double time_short_writes(struct end *e, struct pst_key key)
@@ -269,7 +270,7 @@ static double time_short_writes(struct end *e, struct pst_key key)
 			pst_pause();
 		lap();
 	}
-	return half();
+	return one_way();
 }
 
 static double gb_per_s(double ns)
@@ -326,7 +327,7 @@ static void latency(struct end *e, struct lines *lines, struct pst_key key)
 	       ROUNDS, TRIPS);
 	puts("#bytes  write[ns]  message[ns]  cache line[ns]  write/line  message/line  (goal: "
 	     "1.3)");
-	printf("%6d %10.0f %12.0f %15.0f %11.2f %13.2f\n", 8, median(writes), median(messages),
+	printf("%6d %10.1f %12.1f %15.1f %11.2f %13.2f\n", 8, median(writes), median(messages),
 	       median(bare), ratio(writes, bare), ratio(messages, bare));
 }
 

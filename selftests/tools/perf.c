@@ -44,6 +44,8 @@ static void expect_latency(const json_t *row)
 	for (size_t i = 1; i < sizeof(rising) / sizeof(*rising); i++)
 		EXPECT_TRUE(number_of(row, rising[i]) >= number_of(row, rising[i - 1]));
 	EXPECT_TRUE(number_of(row, "t_avg") >= number_of(row, "t_min"));
+	EXPECT_TRUE(number_of(row, "t_midmean") >= number_of(row, "t_min"));
+	EXPECT_TRUE(number_of(row, "t_midmean") <= number_of(row, "percentile_90"));
 	EXPECT_TRUE(number_of(row, "t_avg") <= number_of(row, "t_max"));
 	EXPECT_TRUE(number_of(row, "t_stdev") >= 0);
 	EXPECT_TRUE(number_of(row, "dropped") == 0);

@@ -21,6 +21,7 @@ TEST(one_value)
 	for (double part = 0; part <= 1; part += 0.125)
 		EXPECT_TRUE(histogram_percentile(&h, part) == 12345678901.0);
 	EXPECT_TRUE(histogram_mean(&h) == 12345678901.0);
+	EXPECT_TRUE(histogram_midmean(&h) == 12345678901.0);
 	EXPECT_TRUE(histogram_deviation(&h) == 0);
 }
 
@@ -76,6 +77,38 @@ TEST(error_bound)
 	EXPECT_EQ((uint64_t)N, h.count);
 	EXPECT_EQ(value[0], h.min);
 	EXPECT_EQ(value[N - 1], h.max);
+}
+
+/* By sorting; a value whose rank is cut counts by its part. */
+TEST(midmean)
+{
+	enum { N = 4002 };
+	static uint64_t value[N];
+	uint64_t state = 9;
+	double exact = 0;
+
+	EXPECT_TRUE(histogram_midmean(&h) == 0);
+	for (int i = 0; i < N; i++) {
+		/* the largest quarter is far away, and must not matter */
+		value[i] = i % 5 ? test_random(&state) % 1000 : UINT64_MAX - (uint64_t)i;
+		histogram_record(&h, value[i]);
+	}
+	qsort(value, N, sizeof(*value), by_value);
+	for (int i = N / 4; i <= N * 3 / 4; i++) {
+		double part = i == N / 4 || i == N * 3 / 4 ? 0.5 : 1;
+
+		exact += part * (double)value[i] / (N / 2.0);
+	}
+	EXPECT_TRUE(fabs(histogram_midmean(&h) - exact) <= HISTOGRAM_ERROR * exact);
+}
+
+/* A clock with coarse steps: the median is one of them, this lies between. */
+TEST(midmean_of_a_coarse_clock)
+{
+	for (int i = 0; i < 1000; i++)
+		histogram_record(&h, i < 600 ? 100 : 124);
+	EXPECT_TRUE(histogram_percentile(&h, 0.5) == 100);
+	EXPECT_TRUE(fabs(histogram_midmean(&h) - (100 * 350 + 124 * 150) / 500.0) < 1e-9);
 }
 
 static void expect_moments(const struct histogram *g, double mean, double deviation)

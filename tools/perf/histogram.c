@@ -49,6 +49,25 @@ double histogram_percentile(const struct histogram *h, double part)
 	return (double)h->max;
 }
 
+/* How much of [@low, @high) lies in [@from, @to). */
+static double overlap(double low, double high, double from, double to)
+{
+	return fmax(0, fmin(high, to) - fmax(low, from));
+}
+
+double histogram_midmean(const struct histogram *h)
+{
+	double n = (double)h->count, seen = 0, sum = 0;
+
+	for (unsigned int i = 0; i < HISTOGRAM_BUCKETS; i++) {
+		double here = (double)h->bucket[i];
+
+		sum += middle(i) * overlap(seen, seen + here, n / 4, n * 3 / 4);
+		seen += here;
+	}
+	return n > 0 ? fmin(fmax(sum / (n / 2), (double)h->min), (double)h->max) : 0;
+}
+
 double histogram_mean(const struct histogram *h)
 {
 	return h->count ? h->sum / (double)h->count : 0;

@@ -57,6 +57,8 @@ void histogram_add(struct histogram *to, const struct histogram *from);
 
 /* The value that @part (0 to 1) of all are at or below; 0 of an empty histogram. */
 double histogram_percentile(const struct histogram *h, double part);
+/* The mean of the middle half: finer than the clock's own steps, and no outlier is in it. */
+double histogram_midmean(const struct histogram *h);
 double histogram_mean(const struct histogram *h);
 double histogram_deviation(const struct histogram *h);
 

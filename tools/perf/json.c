@@ -52,6 +52,7 @@ static void put_latency(json_t *o, const struct perf_row *row)
 	put(o, "t_min", perf_usec(row, (double)h->min));
 	put(o, "t_max", perf_usec(row, (double)h->max));
 	put(o, "t_avg", perf_usec(row, histogram_mean(h)));
+	put(o, "t_midmean", perf_usec(row, histogram_midmean(h)));
 	put(o, "t_stdev", perf_usec(row, histogram_deviation(h)));
 	for (size_t i = 0; i < sizeof(at) / sizeof(*at); i++)
 		put(o, at[i].key, perf_usec(row, histogram_percentile(h, at[i].part)));

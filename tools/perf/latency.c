@@ -23,6 +23,7 @@ struct trip {
 	unsigned char *in; /* write_lat: where the answer comes */
 	uint8_t next;
 	struct perf_watch watch;
+	unsigned int looks; /* without success, in the last turn */
 };
 
 typedef int trip_fn(struct trip *t);
@@ -51,11 +52,17 @@ static int post(struct trip *t)
 	return rc == 1 ? 0 : perf_client_post(t->c, t->r, &t->wr);
 }
 
+/* What is noted of the last turn is noted when this one's write is on its way. */
 static int begin(struct trip *t)
 {
-	if (t->wr.op == PST_WR_WRITE)
-		perf_mark(t->wr.local_addr, t->size, t->next);
-	return post(t);
+	int rc;
+
+	if (t->wr.op != PST_WR_WRITE)
+		return post(t);
+	perf_mark(t->wr.local_addr, t->size, t->next);
+	rc = post(t);
+	perf_watch_seen(&t->watch, t->looks);
+	return rc;
 }
 
 static int end_write(struct trip *t)
@@ -68,7 +75,7 @@ static int end_write(struct trip *t)
 
 		for (unsigned int i = 0; i < t->watch.spins; i++) {
 			if (__atomic_load_n(last, __ATOMIC_ACQUIRE) == t->next) {
-				perf_watch_seen(&t->watch, i);
+				t->looks = i;
 				t->next++;
 				return 0;
 			}
@@ -124,6 +131,7 @@ static void prepare(struct trip *t, uint64_t size)
 	t->size = size;
 	t->next = 1;
 	perf_watch_start(&t->watch, t->c->plan->fabric);
+	t->looks = 0;
 	t->wr.len = size;
 	t->wr.key = t->r->key;
 	t->wr.local_addr = t->r->at;
