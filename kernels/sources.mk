@@ -5,6 +5,7 @@ kernels-y := \
 	kernels/cuda/cuda.c \
 	kernels/cuda/driver.c \
 	kernels/cuda/image.c \
+	kernels/quant.c \
 	kernels/registry.c \
 	kernels/speed.c \
 	kernels/table.c \
@@ -47,10 +48,18 @@ kernels-ref := \
 # built by nvcc, for all targets at once, into images that the library embeds
 kernels-cuda := \
 	kernels/cuda/adamw.cu \
+	kernels/cuda/attn.cu \
+	kernels/cuda/attn_heads.cu \
+	kernels/cuda/attn_heads_bwd.cu \
 	kernels/cuda/bf16.cu \
 	kernels/cuda/doorbell.cu \
 	kernels/cuda/experts.cu \
+	kernels/cuda/experts_quant.cu \
 	kernels/cuda/gate.cu \
+	kernels/cuda/gemm.cu \
+	kernels/cuda/heads.cu \
+	kernels/cuda/mla.cu \
+	kernels/cuda/quant.cu \
 	kernels/cuda/rmsnorm.cu \
 	kernels/cuda/rope.cu \
 	kernels/cuda/rows.cu \

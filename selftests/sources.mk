@@ -28,6 +28,7 @@ selftests-programs := \
 	gpu/driver \
 	gpu/launch \
 	gpu/mlp \
+	gpu/quant \
 	io/checkpoint \
 	io/file \
 	io/loader \
@@ -37,6 +38,7 @@ selftests-programs := \
 	kernels/gemm \
 	kernels/grad \
 	kernels/ops \
+	kernels/quant \
 	mem/admit \
 	mem/cache \
 	mem/pool \
@@ -192,6 +194,8 @@ selftests-slow := \
 	control/nth \
 	control/pools \
 	control/train.sh \
+	gpu/bench \
+	gpu/check \
 	gpu/device_nth \
 	gpu/kernels \
 	gpu/kernels_nvcc.sh \
@@ -210,6 +214,7 @@ selftests-slow := \
 	train/crash \
 	train/daemon \
 	train/digest \
+	train/gpu \
 	train/hosts \
 	train/kill \
 	train/netns.sh \
@@ -285,6 +290,8 @@ selftests-fuzz := \
 # what address and undefined do not watch in make check: an emulation with guards of its own, and what
 # runs under the thread sanitizer, too
 selftests-unwatched := \
+	gpu/bench \
+	gpu/check \
 	gpu/kernels \
 	train/digest \
 	# EOL
@@ -385,29 +392,76 @@ gpu/device_nth-y := selftests/gpu/standin.c
 gpu/driver-y := selftests/gpu/standin.c
 gpu/launch-y := selftests/gpu/standin.c
 gpu/mlp-y := selftests/gpu/standin.c
-$(addprefix $(O)/selftests/gpu/,device device_fails device_nth driver launch mlp): | $(standins)
+gpu/quant-y := selftests/gpu/standin.c
+$(addprefix $(O)/selftests/gpu/,device device_fails device_nth driver launch mlp quant): | $(standins)
 $(O)/selftests/control/gpu_door: | $(standins)
 $(O)/selftests/control/gpus: | $(O)/penstock-keeper $(standins)
 
 # the CUDA kernels on the CPU, where the compiler knows C++
 gpu/kernels-y := \
+	selftests/gpu/kernels_attn.c \
 	selftests/gpu/kernels_emulation.c \
+	selftests/gpu/kernels_engine.c \
 	selftests/gpu/kernels_experts.c \
+	selftests/gpu/kernels_gemm.c \
 	selftests/gpu/kernels_ops.c \
+	selftests/gpu/kernels_quant.c \
+	selftests/gpu/kernels_quant_glue.c \
+	selftests/gpu/libcuda_attn.c \
 	# EOL
+# libcuda.so.1 of the stand-in whose launches run them; needs what gpu/kernels needs
+selftests-cuda-emulated-y := \
+	selftests/gpu/libcuda.c \
+	selftests/gpu/libcuda_emulated.c \
+	selftests/gpu/libcuda_graph.c \
+	selftests/gpu/libcuda_memory.c \
+	selftests/gpu/libcuda_module.c \
+	selftests/gpu/libcuda_stream.c \
+	selftests/gpu/standin.c \
+	# EOL
+gpu/bench-y := selftests/gpu/standin.c
+gpu/check-y := selftests/gpu/standin.c
 ifneq ($(shell echo 'int x;' | $(CC) -x c++ -fsyntax-only - 2>/dev/null && echo yes),)
-selftests-programs += gpu/kernels
+selftests-programs += gpu/bench gpu/check gpu/kernels
 include selftests/gpu/kernels.mk
 endif
+
+# make -C kernels gpu-check: beside the tests of gpu/kernels
+selftests-gpu-check-y := \
+	selftests/gpu/check_call.c \
+	selftests/gpu/check_gpu.c \
+	selftests/gpu/check_launch.c \
+	selftests/gpu/check_main.c \
+	selftests/gpu/check_memory.c \
+	# EOL
+selftests-gpu-scripts := \
+	gpu/check.sh \
+	# EOL
+# make -C kernels gpu-bench
+selftests-gpu-bench-y := \
+	selftests/bench/gpu.c \
+	selftests/bench/gpu_clocks.c \
+	selftests/bench/gpu_cublas.c \
+	selftests/bench/gpu_dense.c \
+	selftests/bench/gpu_experts.c \
+	selftests/bench/gpu_peers.c \
+	selftests/bench/gpu_rows.c \
+	selftests/bench/gpu_time.c \
+	selftests/gpu/check_gpu.c \
+	# EOL
+include selftests/gpu/check.mk
 
 # NVIDIA's driver without one, for LD_LIBRARY_PATH; in old/ one that lacks what is optional
 selftests-cuda-y := \
 	selftests/gpu/libcuda.c \
+	selftests/gpu/libcuda_attn.c \
+	selftests/gpu/libcuda_engine.c \
 	selftests/gpu/libcuda_experts.c \
 	selftests/gpu/libcuda_graph.c \
 	selftests/gpu/libcuda_memory.c \
 	selftests/gpu/libcuda_module.c \
 	selftests/gpu/libcuda_op.c \
+	selftests/gpu/libcuda_quant.c \
 	selftests/gpu/libcuda_stream.c \
 	selftests/gpu/standin.c \
 	# EOL

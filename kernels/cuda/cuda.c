@@ -163,6 +163,57 @@ TILES(16)
 TILES(64)
 TILES(128)
 
+/* fp8: a warp a block of 128. @z: rows, columns. */
+static int blocks_128(const size_t *z, struct pst_cuda_launch *l)
+{
+	if (z[1] % 16)
+		return -EINVAL;
+	return product(l, z[0], over(z[1], 128), 8, 256);
+}
+
+static int rows_128(const size_t *z, struct pst_cuda_launch *l)
+{
+	return z[1] % 16 ? -EINVAL : rows(z, l);
+}
+
+/* A block a tile of 128 x 128 fp32 in shared memory. */
+static int squares_128(const size_t *z, struct pst_cuda_launch *l)
+{
+	if (z[1] % 16)
+		return -EINVAL;
+	if (z[0] > (size_t)MOST_YZ * 128 || z[1] > (size_t)MOST_X)
+		return -E2BIG;
+	*l = (struct pst_cuda_launch){
+		{clamp(over(z[1], 128), 1, MOST_X), clamp(over(z[0], 128), 1, MOST_YZ), 1},
+		PST_CUDA_QUANT_THREADS,
+		128 * 128 * 4};
+	return 0;
+}
+
+/* Quantised: rows of codes begin on 16 bytes. */
+#define TILES_QUANT(kind, of)                                                                   \
+	static int tiles_##kind##_##of(const size_t *z, struct pst_cuda_launch *l)              \
+	{                                                                                       \
+		return z[2] % 16 || z[3] % 16                                                   \
+			       ? -EINVAL                                                        \
+			       : tiles(z, of, PST_CUDA_EXPERTS_TILE, SHARED_##kind(of), l);     \
+	}                                                                                       \
+	static int half_##kind##_##of(const size_t *z, struct pst_cuda_launch *l)               \
+	{                                                                                       \
+		return z[2] % 16 || z[3] % 16                                                   \
+			       ? -EINVAL                                                        \
+			       : tiles(z, of, PST_CUDA_EXPERTS_TILE / 2, SHARED_##kind(of), l); \
+	}
+#define SHARED_w8   PST_CUDA_EXPERTS_W8_SHARED
+#define SHARED_w4   PST_CUDA_EXPERTS_W4_SHARED
+#define SHARED_w8a8 PST_CUDA_EXPERTS_W8A8_SHARED
+TILES_QUANT(w8, 16)
+TILES_QUANT(w8, 64)
+TILES_QUANT(w4, 16)
+TILES_QUANT(w4, 64)
+TILES_QUANT(w8a8, 64)
+TILES_QUANT(w8a8, 128)
+
 /* @z: n, rows and columns of a weight. */
 static int weights(const size_t *z, struct pst_cuda_launch *l)
 {
@@ -179,7 +230,98 @@ static int weights(const size_t *z, struct pst_cuda_launch *l)
 	return 0;
 }
 
-#define MOST_SIZES 4
+/* z: rows and columns of C; @parts: of an element of B */
+static int dense(const size_t *z, uint32_t parts, struct pst_cuda_launch *l)
+{
+	size_t rows, cols;
+
+	if (z[0] > MOST_X || z[1] > MOST_X)
+		return -E2BIG;
+	rows = PST_CUDA_GEMM_ROWS(z[0], z[1]);
+	cols = PST_CUDA_GEMM_COLS(rows);
+	product(l, over(z[0], rows), over(z[1], cols), 1, PST_CUDA_GEMM_THREADS(rows));
+	l->shared = (uint32_t)PST_CUDA_GEMM_SHARED(rows, parts);
+	return 0;
+}
+
+static int gemm(const size_t *z, struct pst_cuda_launch *l)
+{
+	return dense(z, 3, l);
+}
+
+static int gemm_bf16(const size_t *z, struct pst_cuda_launch *l)
+{
+	return dense(z, 1, l);
+}
+
+/* z: rows, a warp each */
+static int queries(const size_t *z, struct pst_cuda_launch *l)
+{
+	return line(l, over(z[0], 4), 128);
+}
+
+/* Warps go on to the rows that are left over, however many there are. */
+static int attn_bwd(const size_t *z, struct pst_cuda_launch *l)
+{
+	(void)z;
+	return line(l, 512, 128);
+}
+
+/* z: heads, sequences, rows of one, @tile of which a block has */
+static int heads(const size_t *z, uint32_t tile, uint32_t shared, struct pst_cuda_launch *l)
+{
+	if (z[0] > MOST_YZ || z[1] > MOST_YZ || z[2] > MOST_X)
+		return -E2BIG;
+	*l = (struct pst_cuda_launch){{clamp(over(z[2], tile), 1, MOST_X), clamp(z[0], 1, MOST_YZ),
+				       clamp(z[1], 1, MOST_YZ)},
+				      PST_CUDA_ATTN_THREADS,
+				      shared};
+	return 0;
+}
+
+static int attn_heads(const size_t *z, struct pst_cuda_launch *l)
+{
+	return heads(z, PST_CUDA_ATTN_QUERIES, PST_CUDA_ATTN_SHARED, l);
+}
+
+static int attn_heads_dq(const size_t *z, struct pst_cuda_launch *l)
+{
+	return heads(z, PST_CUDA_ATTN_BWD_TILE, PST_CUDA_ATTN_BWD_SHARED(1), l);
+}
+
+static int attn_heads_dkv(const size_t *z, struct pst_cuda_launch *l)
+{
+	return heads(z, PST_CUDA_ATTN_BWD_TILE, PST_CUDA_ATTN_BWD_SHARED(2), l);
+}
+
+/* z: heads, sequences, rows of one; a warp a row of a head */
+static int head_rows(const size_t *z, struct pst_cuda_launch *l)
+{
+	if (z[1] && z[2] > (size_t)-1 / z[1])
+		return -E2BIG;
+	return product(l, z[0], z[1] * z[2], 4, 128);
+}
+
+/* z: heads, sequences, queries of one, the most keys of one, keys of a part */
+static int mla(const size_t *z, struct pst_cuda_launch *l)
+{
+	size_t rows;
+
+	if (!z[4] || z[4] % 64)
+		return -EINVAL;
+	if (z[0] > MOST_X || z[2] > MOST_X || z[1] > MOST_YZ || z[3] > MOST_X)
+		return -E2BIG;
+	rows = over(z[0] * z[2], PST_CUDA_MLA_ROWS);
+	if (rows > MOST_YZ)
+		return -E2BIG;
+	*l = (struct pst_cuda_launch){{clamp(over(z[3], z[4]), 1, MOST_X), clamp(rows, 1, MOST_YZ),
+				       clamp(z[1], 1, MOST_YZ)},
+				      PST_CUDA_ATTN_THREADS,
+				      PST_CUDA_MLA_SHARED};
+	return 0;
+}
+
+#define MOST_SIZES 5
 
 struct kernel {
 	const char *name;

@@ -36,6 +36,14 @@ static __device__ __forceinline__ void store16(void *p, float4 v)
 	*(float4 *)p = v;
 }
 
+/* 8 bytes from an 8-byte boundary. */
+static __device__ __forceinline__ void load8(uint32_t r[2], const void *p)
+{
+	uint2 v = *(const uint2 *)p;
+
+	r[0] = v.x, r[1] = v.y;
+}
+
 /* What is read once need not push out of L2 what is read again. */
 static __device__ __forceinline__ uint64_t evict_first(void)
 {
@@ -66,6 +74,15 @@ static __device__ __forceinline__ void cp_async16_hint(uint32_t to, const void *
 		     : "memory");
 }
 
+/* The same of 4 bytes on 4-byte boundaries; @n is 0 or 4. */
+static __device__ __forceinline__ void cp_async4(uint32_t to, const void *from, uint32_t n)
+{
+	asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;"
+		     :
+		     : "r"(to), "l"(__cvta_generic_to_global(from)), "r"(n)
+		     : "memory");
+}
+
 /* All that this thread began since the last commit is one group. */
 static __device__ __forceinline__ void cp_async_commit(void)
 {
@@ -76,6 +93,23 @@ static __device__ __forceinline__ void cp_async_commit(void)
 template <int N> static __device__ __forceinline__ void cp_async_wait(void)
 {
 	asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+/* 8 and 16 bytes of shared memory, on such boundaries. */
+static __device__ __forceinline__ void load_shared8(uint32_t r[2], uint32_t at)
+{
+	asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];"
+		     : "=r"(r[0]), "=r"(r[1])
+		     : "r"(at)
+		     : "memory");
+}
+
+static __device__ __forceinline__ void load_shared16(uint32_t r[4], uint32_t at)
+{
+	asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+		     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+		     : "r"(at)
+		     : "memory");
 }
 
 /*
@@ -113,6 +147,77 @@ static __device__ __forceinline__ void mma_bf16(float d[4], const uint32_t a[4],
 	    "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
 	    : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
 	    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/* Two bf16 in a register: @a * @b + @c, rounded once; numbers below the normal ones count. */
+static __device__ __forceinline__ uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c)
+{
+	uint32_t d;
+
+	asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+	return d;
+}
+
+/* Byte i of the result is the byte of @a (0 .. 3) or @b (4 .. 7) that nibble i of @which names. */
+static __device__ __forceinline__ uint32_t bytes_of(uint32_t a, uint32_t b, uint32_t which)
+{
+	return __byte_perm(a, b, which);
+}
+
+/* Has the target, sm_89 or later, instructions for e4m3? Those here must not run elsewhere. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+static __device__ __forceinline__ bool has_fp8(void)
+{
+	return true;
+}
+
+/* @low and @high to e4m3 in the lower 16 bits: nearest, ties to even, saturated; NaN is 0x7f. */
+static __device__ __forceinline__ uint32_t fp8x2_of(float low, float high)
+{
+	uint16_t d;
+
+	asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(d) : "f"(high), "f"(low));
+	return d;
+}
+
+/*
+ * D[16,8] += A[16,32] B[32,8], e4m3 in, fp32 sums. With q = lane / 4, p = 4 (lane % 4), and the
+ * lowest byte of a register first:
+ *	a[0] A[q][p..p+3]   a[1] A[q+8][p..]   a[2] A[q][p+16..]   a[3] A[q+8][p+16..]
+ *	b0   B[p..p+3][q]   b1   B[p+16..][q]
+ * and D as mma_bf16() has it.
+ */
+static __device__ __forceinline__ void mma_e4m3(float d[4], const uint32_t a[4], uint32_t b0,
+						uint32_t b1)
+{
+	asm("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0, %1, %2, %3}, "
+	    "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+	    : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+	    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+#else
+static __device__ __forceinline__ bool has_fp8(void)
+{
+	return false;
+}
+
+static __device__ __forceinline__ uint32_t fp8x2_of(float, float)
+{
+	return 0;
+}
+
+static __device__ __forceinline__ void mma_e4m3(float *, const uint32_t *, uint32_t, uint32_t)
+{
+}
+#endif
+
+/* Two floats as bf16, to nearest, ties to even, the first one below; a NaN stays one. */
+static __device__ __forceinline__ uint32_t bf16_pair(float low, float high)
+{
+	uint32_t r;
+
+	asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+	return r;
 }
 
 #endif /* __CUDACC__ */

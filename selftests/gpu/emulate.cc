@@ -36,7 +36,7 @@ extern unsigned char shared_end[] __asm__("__stop_emulate_shared");
 __attribute__((section("emulate_shared"), used)) static unsigned char one_at_least;
 
 struct copy {
-	uint32_t to, n;
+	uint32_t to, n, size;
 	const void *from;
 	unsigned int group;
 };
@@ -140,6 +140,7 @@ static struct {
 	size_t shared_mapped;
 	uint32_t shared_bytes;
 	uint64_t seed, launches;
+	bool no_fp8;
 } emu;
 
 void emulate_fail(const char *fmt, ...)
@@ -421,32 +422,34 @@ unsigned char *emulate_shared(void)
 	return emu.shared;
 }
 
-/* 16 bytes of shared memory. */
-static unsigned char *shared_of(const char *what, uint32_t at)
+/* @size bytes of shared memory, on as many. */
+static unsigned char *shared_of(const char *what, uint32_t at, uint32_t size)
 {
 	uint32_t from = at - EMULATE_SHARED_BASE;
 
-	if (at % 16)
-		emulate_fail("%s: the address in shared memory ends in %#x and not on 16 bytes",
-			     what, at % 16);
-	if (at < EMULATE_SHARED_BASE || from + 16 > emu.shared_bytes)
+	if (at % size)
+		emulate_fail("%s: the address in shared memory ends in %#x and not on %u bytes",
+			     what, at % size, size);
+	if (at < EMULATE_SHARED_BASE || from + size > emu.shared_bytes)
 		emulate_fail("%s: byte %u of shared memory, of which the launch has %u", what, from,
 			     emu.shared_bytes);
 	return emu.shared + from;
 }
 
 /* Its bytes are NaN until the copy has been waited for; only then is the source read. */
-void emulate_cp_async(uint32_t to, const void *from, uint32_t n)
+void emulate_cp_async(uint32_t to, const void *from, uint32_t n, uint32_t size)
 {
 	struct fiber *f = emu.now;
 
-	emulate_aligned("cp.async", from);
-	if (n > 16)
-		emulate_fail("cp.async: %u bytes of 16", n);
+	if ((uintptr_t)from % size)
+		emulate_fail("cp.async: the address ends in %#x and not on %u bytes",
+			     (unsigned int)((uintptr_t)from % size), size);
+	if (n > size)
+		emulate_fail("cp.async: %u bytes of %u", n, size);
 	if (f->ncopies == MOST_COPIES)
 		emulate_fail("cp.async: more than %d copies begun", MOST_COPIES);
-	memset(shared_of("cp.async", to), 0xff, 16);
-	f->copy[f->ncopies++] = {to, n, from, f->groups};
+	memset(shared_of("cp.async", to, size), 0xff, size);
+	f->copy[f->ncopies++] = {to, n, size, from, f->groups};
 }
 
 void emulate_cp_async_commit(void)
@@ -466,8 +469,8 @@ void emulate_cp_async_wait(int but)
 			f->copy[left++] = *c;
 			continue;
 		}
-		memset(shared_of("cp.async", c->to), 0, 16);
-		memcpy(shared_of("cp.async", c->to), c->from, c->n);
+		memset(shared_of("cp.async", c->to, c->size), 0, c->size);
+		memcpy(shared_of("cp.async", c->to, c->size), c->from, c->n);
 	}
 	f->ncopies = left;
 }
@@ -501,7 +504,8 @@ static uint16_t matrix_element(void *const lane[32], int m, int r, int c)
 {
 	uint16_t h;
 
-	memcpy(&h, shared_of("ldmatrix", ((struct load *)lane[8 * m + r])->row) + 2 * c, sizeof(h));
+	memcpy(&h, shared_of("ldmatrix", ((struct load *)lane[8 * m + r])->row, 16) + 2 * c,
+	       sizeof(h));
 	return h;
 }
 
@@ -593,4 +597,138 @@ void mma_bf16(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
 	struct mma m = {d, a, {b0, b1}};
 
 	emulate_warp("mma", &m, run_mma);
+}
+
+void load_shared8(uint32_t r[2], uint32_t at)
+{
+	memcpy(r, shared_of("ld.shared.v2", at, 8), 8);
+}
+
+void load_shared16(uint32_t r[4], uint32_t at)
+{
+	memcpy(r, shared_of("ld.shared.v4", at, 16), 16);
+}
+
+/* Nearest, ties to even, of what a double holds without rounding. */
+static uint32_t bf16_of_double(double d)
+{
+	float f = (float)d;
+	uint32_t u = __float_as_uint(f);
+
+	if (f != f)
+		return 0x7fff;
+	/* what the float lost decides where it is half way */
+	if ((u & 0xffff) == 0x8000 && (double)f != d)
+		u += (fabs(d) > fabs((double)f)) ? 1 : -1u;
+	return (u + 0x7fff + (u >> 16 & 1)) >> 16;
+}
+
+uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c)
+{
+	uint32_t d = 0;
+
+	for (int i = 0; i < 2; i++)
+		d |= bf16_of_double((double)half_of(a, i) * half_of(b, i) + half_of(c, i))
+		     << 16 * i;
+	return d;
+}
+
+uint32_t bytes_of(uint32_t a, uint32_t b, uint32_t which)
+{
+	uint64_t from = a | (uint64_t)b << 32;
+	uint32_t d = 0;
+
+	for (int i = 0; i < 4; i++)
+		d |= (uint32_t)(from >> 8 * (which >> 4 * i & 7) & 0xff) << 8 * i;
+	return d;
+}
+
+bool has_fp8(void)
+{
+	return !emu.no_fp8;
+}
+
+void emulate_fp8(int has)
+{
+	emu.no_fp8 = !has;
+}
+
+/* arXiv:2209.05433, table 1: bias 7, no infinity. */
+static double of_e4m3(uint32_t code)
+{
+	uint32_t exponent = code >> 3 & 15, fraction = code & 7;
+	double sign = code & 0x80 ? -1 : 1;
+
+	if (exponent == 15 && fraction == 7)
+		return NAN;
+	if (!exponent)
+		return sign * ldexp(fraction, -9);
+	return sign * ldexp(8 + fraction, (int)exponent - 10);
+}
+
+/* The nearest of all codes; the even one of two that are. */
+static uint32_t to_e4m3(float f)
+{
+	uint32_t best = 0;
+	double d = fabs(f);
+
+	if (f != f)
+		return 0x7f;
+	for (uint32_t code = 1; code < 0x7f; code++) {
+		double now = fabs(of_e4m3(code) - d), before = fabs(of_e4m3(best) - d);
+
+		if (now < before || (now == before && !(code & 1)))
+			best = code;
+	}
+	if (d > 448)
+		best = 0x7e;
+	return best | (__float_as_uint(f) >> 31) << 7;
+}
+
+static void need_fp8(const char *what)
+{
+	if (emu.no_fp8)
+		emulate_fail("%s: the GPU has no instructions for e4m3", what);
+}
+
+uint32_t fp8x2_of(float low, float high)
+{
+	need_fp8("cvt.e4m3x2");
+	return to_e4m3(low) | to_e4m3(high) << 8;
+}
+
+/* PTX ISA, "Matrix Fragments for mma.m16n8k32", 8 bit. */
+static void run_mma_e4m3(void *const lane[32])
+{
+	double a[16][32], b[32][8];
+
+	for (int i = 0; i < 32; i++) {
+		const struct mma *m = (const struct mma *)lane[i];
+
+		for (int e = 0; e < 16; e++)
+			a[i / 4 + (e & 4 ? 8 : 0)][i % 4 * 4 + (e & 3) + (e & 8 ? 16 : 0)] =
+				of_e4m3(m->a[e / 4] >> 8 * (e % 4) & 0xff);
+		for (int e = 0; e < 8; e++)
+			b[i % 4 * 4 + (e & 3) + (e & 4 ? 16 : 0)][i / 4] =
+				of_e4m3(m->b[e / 4] >> 8 * (e % 4) & 0xff);
+	}
+	for (int i = 0; i < 32; i++) {
+		for (int e = 0; e < 4; e++) {
+			int row = i / 4 + (e & 2 ? 8 : 0), col = i % 4 * 2 + (e & 1);
+			float *d = &((struct mma *)lane[i])->d[e];
+			double sum = *d;
+
+			for (int k = 0; k < 32; k++)
+				sum += a[row][k] * b[k][col];
+			*d = (float)sum;
+		}
+	}
+}
+
+void mma_e4m3(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
+{
+	struct mma m = {d, a, {b0, b1}};
+
+	need_fp8("mma.e4m3");
+	emulate_warp("mma.e4m3", &m, run_mma_e4m3);
 }

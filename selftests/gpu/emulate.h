@@ -11,7 +11,7 @@
  * numerics. What is wrong ends the process with one line that says what:
  *   - a thread that misses a barrier or a warp's instruction that others wait at, or that waits at
  *     another one than they do
- *   - a 16-byte access that is not on 16 bytes
+ *   - an access of 16 bytes that is not on 16 bytes, or of 8 or 4 by ptx.h that is not on as many
  *   - an address of shared memory beyond the launch's (and a plain access there hits a page that
  *     cannot be touched)
  * Shared memory holds NaN until it is written, and so does what cp.async writes until its thread
@@ -40,6 +40,9 @@ typedef void emulate_fn(void *const *params);
 
 /* Runs @fn as launch @l says. */
 void emulate_launch(emulate_fn *fn, const struct pst_cuda_launch *l, void *const *params);
+
+/* Whether the GPU has instructions for e4m3, as it has at first: ptx.h, has_fp8(). */
+void emulate_fp8(int has);
 
 /* Orders from now on follow from @seed and from how many launches there were since. */
 void emulate_seed(uint64_t seed);
@@ -77,7 +80,7 @@ void emulate_barrier(const char *file, int line);
 /* @run sees what all lanes of the warp gave, when the last of them has. */
 void emulate_warp(const char *what, void *lane, void (*run)(void *const lane[32]));
 
-void emulate_cp_async(uint32_t to, const void *from, uint32_t n);
+void emulate_cp_async(uint32_t to, const void *from, uint32_t n, uint32_t size);
 void emulate_cp_async_commit(void);
 void emulate_cp_async_wait(int but);
 
@@ -214,6 +217,14 @@ static inline void store16(void *p, float4 v)
 	memcpy(p, &v, sizeof(v));
 }
 
+static inline void load8(uint32_t r[2], const void *p)
+{
+	if ((uintptr_t)p & 7)
+		emulate_fail("load8: the address ends in %#x and not on 8 bytes",
+			     (unsigned int)((uintptr_t)p & 7));
+	memcpy(r, p, 8);
+}
+
 /* Not 0, so that an address cannot pass for an offset, or NULL for an address. */
 #define EMULATE_SHARED_BASE 0x400u
 
@@ -229,14 +240,19 @@ static inline uint64_t evict_first(void)
 
 static inline void cp_async16(uint32_t to, const void *from, uint32_t n)
 {
-	emulate_cp_async(to, from, n);
+	emulate_cp_async(to, from, n, 16);
+}
+
+static inline void cp_async4(uint32_t to, const void *from, uint32_t n)
+{
+	emulate_cp_async(to, from, n, 4);
 }
 
 static inline void cp_async16_hint(uint32_t to, const void *from, uint32_t n, uint64_t policy)
 {
 	if (policy != evict_first())
 		emulate_fail("cp.async: %#llx is no cache policy", (unsigned long long)policy);
-	emulate_cp_async(to, from, n);
+	emulate_cp_async(to, from, n, 16);
 }
 
 static inline void cp_async_commit(void)
@@ -252,6 +268,26 @@ template <int N> static inline void cp_async_wait(void)
 void ldmatrix(uint32_t r[4], uint32_t row);
 void ldmatrix_trans(uint32_t r[4], uint32_t row);
 void mma_bf16(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1);
+
+static inline uint32_t emulate_bf16(float f)
+{
+	uint32_t u = __float_as_uint(f);
+
+	return f == f ? (u + 0x7fff + (u >> 16 & 1)) >> 16 : 0x7fff;
+}
+
+static inline uint32_t bf16_pair(float low, float high)
+{
+	return emulate_bf16(low) | emulate_bf16(high) << 16;
+}
+void load_shared8(uint32_t r[2], uint32_t at);
+void load_shared16(uint32_t r[4], uint32_t at);
+uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c);
+uint32_t bytes_of(uint32_t a, uint32_t b, uint32_t which);
+bool has_fp8(void);
+/* What follows ends the process where has_fp8() says no. */
+uint32_t fp8x2_of(float low, float high);
+void mma_e4m3(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1);
 
 #endif /* __cplusplus */
 

@@ -117,3 +117,43 @@ void fault_write_beyond_shared(void *const *)
 
 	((volatile float *)shared)[4 * THREADS] = 1;
 }
+
+void fault_copy4_unaligned(void *const *)
+{
+	PST_SHARED(float, shared);
+
+	cp_async4(shared_at(shared) + 2, given, 4);
+}
+
+void fault_load8_unaligned(void *const *params)
+{
+	uint32_t r[2];
+
+	load8(r, given + 1);
+	out_of(params)[threadIdx.x] = __uint_as_float(r[0]);
+}
+
+void fault_shared8_unaligned(void *const *params)
+{
+	PST_SHARED(float, shared);
+	uint32_t r[2];
+
+	load_shared8(r, shared_at(shared + 1));
+	out_of(params)[threadIdx.x] = __uint_as_float(r[0]);
+}
+
+void fault_shared16_beyond(void *const *params)
+{
+	PST_SHARED(float, shared);
+	uint32_t r[4];
+
+	load_shared16(r, shared_at(shared + 4 * THREADS));
+	out_of(params)[threadIdx.x] = __uint_as_float(r[0]);
+}
+
+/* e4m3 on a GPU that knows nothing of it. */
+void fault_no_fp8(void *const *params)
+{
+	emulate_fp8(0);
+	out_of(params)[threadIdx.x] = (float)fp8x2_of(1, 2);
+}

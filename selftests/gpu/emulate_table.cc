@@ -14,9 +14,9 @@ PST_OPS(VOID_OP, float)
 void balance(float *out, float *coef, const int32_t *idx, const float *score, size_t rows, size_t e,
 	     size_t k, float alpha);
 void sumsq(double *out, const float *x, size_t n);
+#define AN_OP(...)
 #define DECLARE(name, args, ...) void name args;
-PST_CUDA_SUMSQ(DECLARE)
-PST_CUDA_EXPERTS(DECLARE)
+PST_CUDA_KERNELS(AN_OP, DECLARE)
 }
 
 template <class... A, size_t... I>
@@ -37,8 +37,43 @@ template <class... A> static void call(void (*fn)(A...), void *const *params)
 	}
 PST_CUDA_KERNELS(CALL_OP, CALL_OP)
 
-#define ENTRY(name, ...) call_##name,
-static emulate_fn *const table[] = {PST_CUDA_KERNELS(ENTRY, ENTRY)};
+/* What an argument is, as emulate_signature() says it. */
+template <class T> struct letter {
+	static const char is = sizeof(T) == 8 ? 'z' : 'i';
+	static const bool list = false;
+};
+template <> struct letter<float> {
+	static const char is = 'f';
+	static const bool list = false;
+};
+template <class T> struct letter<T *> {
+	static const char is = 'p';
+	static const bool list = false;
+};
+template <class T> struct letter<T *const *> {
+	static const char is = 'p';
+	static const bool list = true;
+};
+
+struct kernel {
+	emulate_fn *call;
+	const char *signature;
+	uint32_t lists;
+};
+
+template <class... A> static kernel entry(emulate_fn *call, void (*)(A...))
+{
+	static const char letters[] = {letter<A>::is..., '\0'};
+	static const bool is_list[] = {letter<A>::list...};
+	kernel k = {call, letters, 0};
+
+	for (size_t i = 0; i < sizeof...(A); i++)
+		k.lists |= (uint32_t)is_list[i] << i;
+	return k;
+}
+
+#define ENTRY(name, ...) entry(call_##name, name),
+static const kernel table[] = {PST_CUDA_KERNELS(ENTRY, ENTRY)};
 
 /* The ops' blocks go on to what is left over, so any number of them will do. */
 #define COUNT(...) +1
@@ -61,6 +96,18 @@ extern "C" int emulate_kernel(enum pst_cuda_kernel k, void *const *params)
 		return rc;
 	if (few_blocks && k < ops && l.grid[0] > few_blocks && ++launches % 2)
 		l.grid[0] = few_blocks;
-	emulate_launch(table[k], &l, params);
+	emulate_kernel_as(k, &l, params);
 	return 0;
+}
+
+extern "C" void emulate_kernel_as(enum pst_cuda_kernel k, const struct pst_cuda_launch *l,
+				  void *const *params)
+{
+	emulate_launch(table[k].call, l, params);
+}
+
+extern "C" const char *emulate_signature(enum pst_cuda_kernel k, uint32_t *lists)
+{
+	*lists = table[k].lists;
+	return table[k].signature;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The CUDA kernels, run on the CPU under an emulation (emulate.h), against ref. What passes here
- * has the right indices, layouts, barriers and sums; it says nothing of a GPU.
+ * The CUDA kernels against ref: on the CPU under an emulation (emulate.h), or on a GPU, as
+ * emulate_table.h says. What passes under the emulation has the right indices, layouts, barriers
+ * and sums; it says nothing of a GPU.
  */
 #include "kernels/agree.h"
 #include "selftests/gpu/emulate_table.h"
@@ -23,35 +24,35 @@ static void agree(enum pst_op op, const struct pst_agree_shape *shapes, size_t n
 	printf("# %s: relative error %.2g\n", pst_op_name(op), res.error);
 }
 
-FIXTURE(emulated_op)
+FIXTURE(op)
 {
 	int unused;
 };
 
-FIXTURE_VARIANT(emulated_op)
+FIXTURE_VARIANT(op)
 {
 	enum pst_op op;
 };
 
-FIXTURE_SETUP(emulated_op)
+FIXTURE_SETUP(op)
 {
 }
 
-FIXTURE_TEARDOWN(emulated_op)
+FIXTURE_TEARDOWN(op)
 {
 }
 
-#define VARIANT(name, ...) FIXTURE_VARIANT_ADD(emulated_op, name){.op = PST_OP_##name};
+#define VARIANT(name, ...) FIXTURE_VARIANT_ADD(op, name){.op = PST_OP_##name};
 PST_CUDA_OPS(VARIANT)
 
 /* No rows, one, odd tails, more columns than a block has threads: the shapes that find most. */
-TEST_F(emulated_op, agrees_with_ref)
+TEST_F(op, agrees_with_ref)
 {
 	agree(variant->op, pst_agree_shapes, pst_agree_nshapes, 1);
 }
 
 /* As many blocks as there is work for, and then few: that makes no difference. */
-TEST_F(emulated_op, gives_the_same_bits_in_any_grid)
+TEST_F(op, gives_the_same_bits_in_any_grid)
 {
 	static const struct pst_agree_shape shapes[] = {{33, 65, 64}, {7, 1051, 70}, {70, 37, 3}};
 
@@ -61,7 +62,7 @@ TEST_F(emulated_op, gives_the_same_bits_in_any_grid)
 }
 
 /* More columns than the threads of a block take at once. */
-TEST_F(emulated_op, agrees_with_ref_on_long_rows)
+TEST_F(op, agrees_with_ref_on_long_rows)
 {
 	static const struct pst_agree_shape shapes[] = {{3, 2053, 8}, {2, 4109, 3}, {9, 1024, 7}};
 
@@ -72,7 +73,7 @@ TEST_F(emulated_op, agrees_with_ref_on_long_rows)
  * Between pages that cannot be touched: nothing is read or written around a buffer. Buffers begin
  * on 16 bytes there, or end on them, so this is where accesses are wide, too.
  */
-TEST_F(emulated_op, stays_within_its_buffers)
+TEST_F(op, stays_within_its_buffers)
 {
 	static const struct pst_agree_shape shapes[] = {{5, 33, 7}, {4, 64, 4}, {1, 3, 1}};
 	struct pst_agree_result res = {0};
@@ -246,34 +247,34 @@ static const void *at_from_bf16(struct places *p, size_t *bytes)
 
 static const void *at_sumsq(struct places *p, size_t *bytes)
 {
-	static double sum;
+	double *sum = place(p);
 
-	sum = kernels_ops.sumsq(place(p), N);
-	*bytes = sizeof(sum);
-	return &sum;
+	*sum = kernels_ops.sumsq(place(p), N);
+	*bytes = sizeof(*sum);
+	return sum;
 }
 
-FIXTURE(emulated_address)
+FIXTURE(address)
 {
 	struct places *p;
 };
 
-FIXTURE_VARIANT(emulated_address)
+FIXTURE_VARIANT(address)
 {
 	const void *(*run)(struct places * p, size_t * bytes);
 };
 
-FIXTURE_SETUP(emulated_address)
+FIXTURE_SETUP(address)
 {
 	ASSERT_EQ(0, posix_memalign((void **)&self->p, 16, sizeof(*self->p)));
 }
 
-FIXTURE_TEARDOWN(emulated_address)
+FIXTURE_TEARDOWN(address)
 {
 	free(self->p);
 }
 
-#define AT(name) FIXTURE_VARIANT_ADD(emulated_address, name){.run = at_##name};
+#define AT(name) FIXTURE_VARIANT_ADD(address, name){.run = at_##name};
 AT(gather)
 AT(combine)
 AT(combine_dw)
@@ -290,7 +291,7 @@ AT(to_bf16)
 AT(from_bf16)
 AT(sumsq)
 
-TEST_F(emulated_address, changes_no_bits)
+TEST_F(address, changes_no_bits)
 {
 	unsigned char wide[PLACE * sizeof(float)];
 	struct places *p = self->p;
@@ -310,8 +311,33 @@ TEST_F(emulated_address, changes_no_bits)
 	}
 }
 
+/* In two launches, with the bits of one. */
+TEST(sumsq_in_two_launches)
+{
+	const size_t sizes[] = {0, 5, 1000, 150000};
+	float *x = malloc(sizes[3] * sizeof(*x));
+	size_t parts = PST_CUDA_SUMSQ_PARTS;
+	uint64_t rng = 5;
+
+	for (size_t i = 0; i < sizes[3]; i++)
+		x[i] = (float)(test_random(&rng) >> 40) / (float)(1 << 23) - 1;
+	for (int i = 0; i < 4; i++) {
+		double part[PST_CUDA_SUMSQ_PARTS], *at = part, one = NAN, two = NAN, *to = &one;
+		size_t n = sizes[i];
+
+		memset(part, 0xff, sizeof(part));
+		ASSERT_EQ(0, emulate_kernel(PST_CUDA_sumsq, (void *[]){&to, &x, &n}));
+		ASSERT_EQ(0, emulate_kernel(PST_CUDA_sumsq_parts, (void *[]){&at, &x, &n}));
+		to = &two;
+		ASSERT_EQ(0, emulate_kernel(PST_CUDA_sumsq_total, (void *[]){&to, &at, &parts}));
+		EXPECT_EQ(0, memcmp(&one, &two, sizeof(one)));
+		EXPECT_TRUE(fabs(one - pst_ops_ref()->sumsq(x, n)) <= 1e-12 * one);
+	}
+	free(x);
+}
+
 /* With nothing but NaN to choose by, or almost, the choice is ref's. */
-TEST(emulated_gate_chooses_among_nan)
+TEST(gate_chooses_among_nan)
 {
 	enum { E = 40, K = 3 };
 	float logit[E], bias[E], w[K], score[E];
@@ -332,7 +358,7 @@ TEST(emulated_gate_chooses_among_nan)
 }
 
 /* No group at all: whoever comes after nothing in order is out, as in ref. */
-TEST(emulated_gate_without_groups)
+TEST(gate_without_groups)
 {
 	enum { E = 160, GROUPS = 40, K = 5 };
 	float logit[E], bias[E], w[K], score[E];

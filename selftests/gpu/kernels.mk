@@ -23,4 +23,16 @@ $(O)/selftests/gpu/%.o: selftests/gpu/%.cc $(O)/flags
 	$(emulate) $<
 $(O)/selftests/gpu/kernels: $(emulated-o)
 
--include $(emulated-o:.o=.d)
+# libcuda.so.1 of the stand-in that launches them, for gpu-check and gpu-bench without a GPU.
+emulated-cuda-o := $(selftests-cuda-emulated-y:%.c=$(O)/%.o) \
+		   $(filter-out %/emulate_faults.o,$(emulated-o)) $(O)/kernels/cuda/cuda.o
+$(O)/selftests/gpu/emulated/libcuda.so.1: $(emulated-cuda-o)
+	@mkdir -p $(@D)
+	@echo '  LD	selftests/gpu/emulated/libcuda.so.1'
+	$(Q)$(CC) $(cflags) $(ldflags) -shared -Wl,-soname,$(@F) -o $@ $^ -lm
+
+$(O)/selftests/gpu/bench: | $(O)/selftests/bench/gpu-bench
+$(O)/selftests/gpu/check: | $(O)/selftests/gpu/gpu-check
+$(addprefix $(O)/selftests/gpu/,bench check): | $(O)/selftests/gpu/emulated/libcuda.so.1
+
+-include $(emulated-o:.o=.d) $(O)/selftests/gpu/libcuda_emulated.d

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The experts' CUDA kernels under the emulation, against ref ops in fp32 on the same bf16 operands.
+ * The experts' CUDA kernels against ref ops in fp32 on the same bf16 operands, as kernels.c.
  * Every buffer ends at a page that cannot be touched, and begins behind bytes that are looked at;
  * outputs hold NaN before.
  */
@@ -105,7 +105,7 @@ static bool rounds_to(const uint16_t *got, const float *want, size_t n)
 	return d < (n < FEW ? GATE_BF16_FEW : GATE_BF16);
 }
 
-FIXTURE(emulated_experts)
+FIXTURE(experts)
 {
 	size_t n, rows, hidden, inter, tokens, ldx;
 	int32_t *off, *idx;
@@ -116,23 +116,23 @@ FIXTURE(emulated_experts)
 	float *y, *dx, *dw;
 };
 
-FIXTURE_VARIANT(emulated_experts)
+FIXTURE_VARIANT(experts)
 {
 	size_t hidden, inter, n;
 	int rows[MOST_EXPERTS];
 	bool gather;
 };
 
-FIXTURE_VARIANT_ADD(emulated_experts, smallest){.hidden = 8, .inter = 8, .n = 1, .rows = {1}};
-FIXTURE_VARIANT_ADD(emulated_experts, no_rows){.hidden = 16, .inter = 8, .n = 2};
-FIXTURE_VARIANT_ADD(emulated_experts, no_experts){.hidden = 16, .inter = 8};
-FIXTURE_VARIANT_ADD(emulated_experts, uneven){
+FIXTURE_VARIANT_ADD(experts, smallest){.hidden = 8, .inter = 8, .n = 1, .rows = {1}};
+FIXTURE_VARIANT_ADD(experts, no_rows){.hidden = 16, .inter = 8, .n = 2};
+FIXTURE_VARIANT_ADD(experts, no_experts){.hidden = 16, .inter = 8};
+FIXTURE_VARIANT_ADD(experts, uneven){
 	.hidden = 72, .inter = 136, .n = 7, .rows = {0, 1, 17, 0, 66, 3, 0}, .gather = true};
-FIXTURE_VARIANT_ADD(emulated_experts, one_hot_expert){
+FIXTURE_VARIANT_ADD(experts, one_hot_expert){
 	.hidden = 136, .inter = 72, .n = 4, .rows = {0, 150, 0, 1}, .gather = true};
-FIXTURE_VARIANT_ADD(emulated_experts,
+FIXTURE_VARIANT_ADD(experts,
 		    more_steps_than_stages){.hidden = 392, .inter = 328, .n = 2, .rows = {5, 64}};
-FIXTURE_VARIANT_ADD(emulated_experts, more_experts_than_lanes){
+FIXTURE_VARIANT_ADD(experts, more_experts_than_lanes){
 	.hidden = 16,
 	.inter = 8,
 	.n = MOST_EXPERTS,
@@ -149,7 +149,7 @@ static uint16_t **weights(size_t n, size_t rows, size_t cols)
 }
 
 /* Every row comes from somewhere else; tokens that none wants stay NaN. */
-static void choose_rows(struct fixture_emulated_experts *self)
+static void choose_rows(struct fixture_experts *self)
 {
 	self->idx = guarded(self->rows, sizeof(*self->idx));
 	self->tokens = 2 * self->rows;
@@ -157,7 +157,7 @@ static void choose_rows(struct fixture_emulated_experts *self)
 		self->idx[r] = (int32_t)(2 * ((r * 7 + 3) % self->rows));
 }
 
-FIXTURE_SETUP(emulated_experts)
+FIXTURE_SETUP(experts)
 {
 	rng = 11;
 	self->n = variant->n;
@@ -181,7 +181,7 @@ FIXTURE_SETUP(emulated_experts)
 	self->dy = random_bf16(self->rows, self->hidden, self->hidden, 2);
 }
 
-FIXTURE_TEARDOWN(emulated_experts)
+FIXTURE_TEARDOWN(experts)
 {
 	EXPECT_TRUE(nothing_before_buffers_was_written());
 }
@@ -198,7 +198,7 @@ FIXTURE_TEARDOWN(emulated_experts)
 					     : PST_CUDA_experts_##name##_128, \
 				    (void *[]){__VA_ARGS__}))
 
-static void run_up(struct fixture_emulated_experts *self, int of)
+static void run_up(struct fixture_experts *self, int of)
 {
 	self->a = guarded(self->rows * self->inter, sizeof(*self->a));
 	self->kept = guarded(self->rows * 2 * self->inter, sizeof(*self->kept));
@@ -206,7 +206,7 @@ static void run_up(struct fixture_emulated_experts *self, int of)
 	       &self->up, &self->off, &self->n, &self->rows, &self->hidden, &self->inter);
 }
 
-static void run_down(struct fixture_emulated_experts *self, int of)
+static void run_down(struct fixture_experts *self, int of)
 {
 	int narrow = 0;
 
@@ -215,7 +215,7 @@ static void run_down(struct fixture_emulated_experts *self, int of)
 	       &self->rows, &self->hidden, &self->inter);
 }
 
-static void run_da(struct fixture_emulated_experts *self, int of)
+static void run_da(struct fixture_experts *self, int of)
 {
 	self->dg = guarded(self->rows * self->inter, sizeof(*self->dg));
 	self->du = guarded(self->rows * self->inter, sizeof(*self->du));
@@ -224,7 +224,7 @@ static void run_da(struct fixture_emulated_experts *self, int of)
 		 &self->off, &self->n, &self->rows, &self->hidden, &self->inter);
 }
 
-static void run_dx(struct fixture_emulated_experts *self, int of)
+static void run_dx(struct fixture_experts *self, int of)
 {
 	int narrow = 0;
 
@@ -234,7 +234,7 @@ static void run_dx(struct fixture_emulated_experts *self, int of)
 }
 
 /* d loss / d gate of all experts, into matrices that hold @before. */
-static float **run_dgate(struct fixture_emulated_experts *self, int acc, float before)
+static float **run_dgate(struct fixture_experts *self, int acc, float before)
 {
 	float **dw = guarded(self->n, sizeof(*dw));
 
@@ -257,7 +257,7 @@ static float *product(int ta, int tb, size_t m, size_t n, size_t k, const float 
 }
 
 /* Expert @i: its rows of g, u and a, from ref. */
-static void expect_up(struct fixture_emulated_experts *self, size_t i)
+static void expect_up(struct fixture_experts *self, size_t i)
 {
 	size_t first = (size_t)self->off[i], rows = (size_t)self->off[i + 1] - first,
 	       n = rows * self->inter;
@@ -278,7 +278,7 @@ static void expect_up(struct fixture_emulated_experts *self, size_t i)
 	free(x), free(gate), free(up), free(g), free(u);
 }
 
-static void expect_down(struct fixture_emulated_experts *self, size_t i)
+static void expect_down(struct fixture_experts *self, size_t i)
 {
 	size_t first = (size_t)self->off[i], rows = (size_t)self->off[i + 1] - first;
 	float *a = widened(self->a + first * self->inter, self->inter, NULL, rows, self->inter);
@@ -289,7 +289,7 @@ static void expect_down(struct fixture_emulated_experts *self, size_t i)
 	free(a), free(down), free(y);
 }
 
-TEST_F(emulated_experts, forward_agrees_with_ref)
+TEST_F(experts, forward_agrees_with_ref)
 {
 	const int of[] = {16, 64, 128};
 	uint16_t *a = NULL, *kept = NULL;
@@ -312,7 +312,7 @@ TEST_F(emulated_experts, forward_agrees_with_ref)
 	}
 }
 
-static void expect_da(struct fixture_emulated_experts *self, size_t i)
+static void expect_da(struct fixture_experts *self, size_t i)
 {
 	size_t first = (size_t)self->off[i], rows = (size_t)self->off[i + 1] - first,
 	       inter = self->inter, n = rows * inter;
@@ -331,7 +331,7 @@ static void expect_da(struct fixture_emulated_experts *self, size_t i)
 	free(dy), free(down), free(da), free(g), free(u);
 }
 
-static void expect_dx(struct fixture_emulated_experts *self, size_t i)
+static void expect_dx(struct fixture_experts *self, size_t i)
 {
 	size_t first = (size_t)self->off[i], rows = (size_t)self->off[i + 1] - first,
 	       inter = self->inter, hidden = self->hidden;
@@ -346,7 +346,7 @@ static void expect_dx(struct fixture_emulated_experts *self, size_t i)
 	free(dg), free(du), free(gate), free(up), free(dx);
 }
 
-TEST_F(emulated_experts, input_gradients_agree_with_ref)
+TEST_F(experts, input_gradients_agree_with_ref)
 {
 	uint16_t *dg = NULL, *du = NULL, *again = NULL;
 	float *dx = NULL;
@@ -369,7 +369,7 @@ TEST_F(emulated_experts, input_gradients_agree_with_ref)
 	}
 }
 
-static void expect_dgate(struct fixture_emulated_experts *self, size_t i, const float *dw,
+static void expect_dgate(struct fixture_experts *self, size_t i, const float *dw,
 			 const float *twice)
 {
 	size_t first = (size_t)self->off[i], rows = (size_t)self->off[i + 1] - first,
@@ -387,7 +387,7 @@ static void expect_dgate(struct fixture_emulated_experts *self, size_t i, const 
 }
 
 /* An expert without rows gets zeros, or keeps what it had. */
-TEST_F(emulated_experts, weight_gradients_agree_with_ref)
+TEST_F(experts, weight_gradients_agree_with_ref)
 {
 	float **dw, **again, **more;
 
@@ -403,7 +403,7 @@ TEST_F(emulated_experts, weight_gradients_agree_with_ref)
 }
 
 /* What an expert computes does not depend on who computes beside it, or how results are rounded. */
-TEST_F(emulated_experts, an_expert_alone_gets_the_same_bits)
+TEST_F(experts, an_expert_alone_gets_the_same_bits)
 {
 	size_t one = 1, inter = self->inter, hidden = self->hidden;
 

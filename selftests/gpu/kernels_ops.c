@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The kernels as a table of ops: each call is a launch under the emulation. */
+/* The kernels as a table of ops: each call is a launch, as emulate_table.h says. */
 #include "selftests/gpu/kernels_ops.h"
 #include "selftests/gpu/emulate_table.h"
 
@@ -153,6 +153,35 @@ static void run_from_bf16(float *y, const uint16_t *x, size_t n)
 	RUN(from_bf16, &y, &x, &n);
 }
 
-const struct pst_ops kernels_ops = {.kernels = "cuda, emulated",
+static void run_gemm(int ta, int tb, size_t m, size_t n, size_t k, const float *a, size_t lda,
+		     const float *b, size_t ldb, float *c, size_t ldc, int acc)
+{
+	RUN(gemm, &ta, &tb, &m, &n, &k, &a, &lda, &b, &ldb, &c, &ldc, &acc);
+}
+
+static void run_gemm_bf16(int ta, int tb, size_t m, size_t n, size_t k, const float *a, size_t lda,
+			  const uint16_t *b, size_t ldb, float *c, size_t ldc, int acc)
+{
+	RUN(gemm_bf16, &ta, &tb, &m, &n, &k, &a, &lda, &b, &ldb, &c, &ldc, &acc);
+}
+
+static void run_attn(float *o, size_t ldo, float *lse, const float *q, size_t ldq, const float *k,
+		     size_t ldk, const float *v, size_t ldv, size_t tq, size_t tk, size_t dqk,
+		     size_t dv, float scale)
+{
+	RUN(attn, &o, &ldo, &lse, &q, &ldq, &k, &ldk, &v, &ldv, &tq, &tk, &dqk, &dv, &scale);
+}
+
+static void run_attn_bwd(float *dq, size_t lddq, float *dk, size_t lddk, float *dv, size_t lddv,
+			 const float *o, size_t ldo, const float *dout, size_t lddo,
+			 const float *lse, const float *q, size_t ldq, const float *k, size_t ldk,
+			 const float *v, size_t ldv, size_t t, size_t dqk, size_t dvdim,
+			 float scale)
+{
+	RUN(attn_bwd, &dq, &lddq, &dk, &lddk, &dv, &lddv, &o, &ldo, &dout, &lddo, &lse, &q, &ldq,
+	    &k, &ldk, &v, &ldv, &t, &dqk, &dvdim, &scale);
+}
+
+const struct pst_ops kernels_ops = {.kernels = "cuda",
 #define ENTRY(name, ...) .name = run_##name,
 				    PST_CUDA_OPS(ENTRY)};

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels_ops.h - the CUDA kernels that are ops, as a table, under the emulation (emulate.h). */
+/* kernels_ops.h - the CUDA kernels that are ops, as a table of ops (emulate_table.h). */
 #ifndef PST_KERNELS_OPS_H
 #define PST_KERNELS_OPS_H
 

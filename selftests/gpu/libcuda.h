@@ -26,7 +26,7 @@
 PST_CUDA_CALLS(CUDA_DECLARE, CUDA_DECLARE)
 #undef CUDA_DECLARE
 
-#define CUDA_PARAMS  24
+#define CUDA_PARAMS  32
 #define CUDA_STREAMS 64
 
 struct block {

@@ -2,7 +2,10 @@
 /* What the stand-in's kernels do: the `ref` kernel of an op, or something that goes wrong. */
 #include "kernels/op.h"
 #include "selftests/gpu/libcuda.h"
+#include "selftests/gpu/libcuda_attn.h"
+#include "selftests/gpu/libcuda_engine.h"
 #include "selftests/gpu/libcuda_experts.h"
+#include "selftests/gpu/libcuda_quant.h"
 
 #include <sched.h>
 #include <string.h>
@@ -102,6 +105,7 @@ static const struct cuda_op ops[] = {
 	{"adamw_bf16", "pppppzffffffff", run_adamw_bf16},
 	{"attn", "pzppzpzpzzzzzf", run_attn},
 	{"attn_bwd", "pzpzpzpzpzppzpzpzzzzf", run_attn_bwd},
+	CUDA_ATTN_OPS,
 	{"balance", "ppppzzzf", run_balance},
 	{"combine", "ppppzzzi", run_combine},
 	{"combine_dw", "ppppzzz", run_combine_dw},
@@ -115,6 +119,9 @@ static const struct cuda_op ops[] = {
 	{"gather", "pppzz", run_gather},
 	{"gemm", "iizzzpzpzpzi", run_gemm},
 	{"gemm_bf16", "iizzzpzpzpzi", run_gemm_bf16},
+	CUDA_ENGINE_OPS,
+	CUDA_MLA_OPS,
+	CUDA_QUANT_OPS,
 	{"rmsnorm", "pzppzpzzf", run_rmsnorm},
 	{"rmsnorm_dw", "ppzpzpzz", run_rmsnorm_dw},
 	{"rmsnorm_dx", "pzpzpzppzz", run_rmsnorm_dx},
