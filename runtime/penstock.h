@@ -58,7 +58,8 @@ struct pst_host_options {
 	int32_t node;	  /* NUMA node, -1: any */
 	uint32_t huge;	  /* want huge pages (0 or 1) */
 	uint32_t lock;	  /* want memory locked in RAM: 0 no, 1 if allowed, 2 must */
-	/* what computes the experts of workers here: "cuda:N", or "cpu" or NULL: the cores */
+	/* what computes here, workers and engine: "cuda:N", or "cpu" or NULL: the cores; or
+	 * "WORKERS,ENGINE", as in "cuda:0,cpu" */
 	const char *device;
 };
 

@@ -3,6 +3,12 @@ runtime-y := \
 	runtime/control/control.c \
 	runtime/describe.c \
 	runtime/device/bind.c \
+	runtime/device/compute_cpu.c \
+	runtime/device/compute_cpu_gate.c \
+	runtime/device/compute_cpu_mla.c \
+	runtime/device/compute_gpu.c \
+	runtime/device/compute_gpu_mla.c \
+	runtime/device/compute_gpu_ops.c \
 	runtime/device/cpu.c \
 	runtime/device/gemm.c \
 	runtime/device/gpu.c \
@@ -29,6 +35,7 @@ runtime-y := \
 	runtime/io/safetensors.c \
 	runtime/io/safetensors_write.c \
 	runtime/launch/daemon.c \
+	runtime/launch/engine_gpu.c \
 	runtime/launch/launch.c \
 	runtime/launch/process.c \
 	runtime/launch/reach.c \
@@ -40,6 +47,7 @@ runtime-y := \
 	runtime/mem/place.c \
 	runtime/mem/pool.c \
 	runtime/mem/tlsf.c \
+	runtime/model/apart.c \
 	runtime/model/attention.c \
 	runtime/model/config.c \
 	runtime/model/config_json.c \
@@ -52,7 +60,6 @@ runtime-y := \
 	runtime/model/presets.c \
 	runtime/model/rope.c \
 	runtime/model/table.c \
-	runtime/model/tile.c \
 	runtime/moe/crew.c \
 	runtime/moe/engine.c \
 	runtime/moe/session.c \

@@ -26,6 +26,8 @@ selftests-programs := \
 	gpu/device_fails \
 	gpu/device_nth \
 	gpu/driver \
+	gpu/engine \
+	gpu/engine_model \
 	gpu/launch \
 	gpu/mlp \
 	gpu/quant \
@@ -390,10 +392,12 @@ gpu/device-y := selftests/gpu/standin.c
 gpu/device_fails-y := selftests/gpu/standin.c
 gpu/device_nth-y := selftests/gpu/standin.c
 gpu/driver-y := selftests/gpu/standin.c
+gpu/engine-y := selftests/gpu/standin.c
+gpu/engine_model-y := selftests/gpu/standin.c selftests/model/moe_local.c
 gpu/launch-y := selftests/gpu/standin.c
 gpu/mlp-y := selftests/gpu/standin.c
 gpu/quant-y := selftests/gpu/standin.c
-$(addprefix $(O)/selftests/gpu/,device device_fails device_nth driver launch mlp quant): | $(standins)
+$(addprefix $(O)/selftests/gpu/,device device_fails device_nth driver engine engine_model launch mlp quant): | $(standins)
 $(O)/selftests/control/gpu_door: | $(standins)
 $(O)/selftests/control/gpus: | $(O)/penstock-keeper $(standins)
 

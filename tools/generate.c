@@ -95,7 +95,7 @@ int cmd_generate(int argc, char **argv)
 		{"threads", "N", OPT_U32, &o.host.threads, 0, 4096,
 		 "threads that compute (default 0: all cores)", NULL},
 		{"device", "D", OPT_TEXT, &o.host.device, 0, 0,
-		 "what computes the experts of workers here: cpu (default), cuda:N", NULL},
+		 "what computes here: cpu (default), cuda:N, or WORKERS,ENGINE", NULL},
 		{"workers", "N", OPT_U32, &o.workers, 1, 256,
 		 "expert workers, as threads of this process (default 1)", &peers.workers},
 		{"servers", "N", OPT_U32, &o.servers, 1, 256,

@@ -236,7 +236,7 @@ int cmd_train(int argc, char **argv)
 		 "lock memory in RAM: 0 no, 1 if allowed (default), 2 or fail", NULL},
 		{"huge", "N", OPT_U32, &o->host.huge, 0, 1, "use huge pages (default 1)", NULL},
 		{"device", "D", OPT_TEXT, &o->host.device, 0, 0,
-		 "what computes the experts of workers here: cpu (default), cuda:N", NULL},
+		 "what computes here: cpu (default), cuda:N, or WORKERS,ENGINE", NULL},
 		{"worker-timeout", "MS", OPT_U32, &o->worker_timeout_ms, 1, 1e9,
 		 "give up a worker that is silent for so long (default 60000)", NULL},
 		{"", NULL, OPT_TITLE, NULL, 0, 0,

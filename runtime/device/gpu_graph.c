@@ -104,8 +104,8 @@ static int make(struct pst_gpu_graphs *g, struct graph *e, enum pst_gpu_stream s
 		uint64_t bucket, pst_gpu_record_fn *record, void *ctx, struct pst_error *err)
 {
 	struct pst_gpu *gpu = g->gpu;
-	CUgraphExec exec;
-	CUgraph graph;
+	CUgraphExec exec = NULL;
+	CUgraph graph = NULL;
 	int rc = capture(gpu, stream, bucket, record, ctx, &graph, err);
 
 	if (rc)

@@ -45,6 +45,7 @@ struct pst_launch {
 	uint32_t tag; /* makes names this run's own */
 	unsigned int born;
 	char device[64]; /* of workers; "": they are not told */
+	char engine[64]; /* that the engine has; "": none */
 	struct part *server, *worker;
 	char *daemon;	     /* NULL: none */
 	bool daemon_workers; /* are its */
@@ -287,26 +288,51 @@ static int open_where(struct pst_launch *l, const struct pst_launch_options *o,
 	return pst_where_open(&wo, &l->where, err);
 }
 
-/* Workers that share a GPU are told of how many each is one. */
+/* @device as it is told to each of @share that are on it. */
+static int tell_device(char to[64], const char *device, unsigned int share, struct pst_error *err)
+{
+	int n;
+
+	to[0] = '\0';
+	if (!strcmp(device, "cpu"))
+		return 0;
+	if (share < 2 || strncmp(device, "cuda:", 5) || strchr(device, '/'))
+		n = snprintf(to, 64, "%s", device);
+	else
+		n = snprintf(to, 64, "%s/%u", device, share);
+	return n < 64 ? 0 : pst_fail(err, -EINVAL, "device '%.64s...' is no GPU", device);
+}
+
+/* Workers, and an engine, that share a GPU are told of how many each is one. */
 static int take_device(struct pst_launch *l, const struct pst_launch_options *o,
 		       struct pst_error *err)
 {
-	bool alone = l->o.workers < 2 || !o->device || strncmp(o->device, "cuda:", 5) ||
-		     strchr(o->device, '/');
+	const char *comma = o->device ? strchr(o->device, ',') : NULL, *engine;
+	unsigned int workers = o->nworker_at ? 0 : l->o.workers, both;
+	char of_workers[64];
+	int rc;
 
-	if (!o->device || !strcmp(o->device, "cpu"))
+	if (!o->device)
 		return 0;
-	if (o->nworker_at)
+	engine = comma ? comma + 1 : o->device;
+	snprintf(of_workers, sizeof(of_workers), "%.*s", (int)(strcspn(o->device, ",") % 64),
+		 o->device);
+	if (!*engine || !*of_workers)
+		return pst_fail(err, -EINVAL,
+				"device '%.64s' lacks a part: WORKERS,ENGINE, as in cuda:0,cpu, or "
+				"one for both",
+				o->device);
+	if (comma && o->nworker_at && strcmp(of_workers, "cpu"))
 		return pst_fail(
 			err, -EINVAL,
 			"device %s is for workers that are started here, and those of a list "
-			"or of penstockd have theirs",
-			o->device);
-	if (alone)
-		snprintf(l->device, sizeof(l->device), "%s", o->device);
-	else
-		snprintf(l->device, sizeof(l->device), "%s/%u", o->device, l->o.workers);
-	return 0;
+			"or of penstockd have theirs; for the engine alone: cpu,%s",
+			of_workers, engine);
+	both = strcmp(of_workers, engine) ? 0 : workers + 1;
+	rc = tell_device(l->engine, engine, both, err);
+	if (!rc && workers)
+		rc = tell_device(l->device, of_workers, both ? both : workers, err);
+	return rc;
 }
 
 static int make_parts(struct pst_launch *l, const struct pst_launch_options *o,
@@ -491,6 +517,11 @@ void pst_launch_stop(struct pst_launch *l)
 void pst_launch_fabric(const struct pst_launch *l, char url[PST_URL_MAX])
 {
 	pst_where_fabric(&l->where, url);
+}
+
+const char *pst_launch_device(const struct pst_launch *l)
+{
+	return l->engine;
 }
 
 int pst_launch_connect_ms(const struct pst_launch *l)

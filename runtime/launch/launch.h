@@ -47,7 +47,12 @@ struct pst_launch_options {
 	bool embedded;
 	unsigned int server_threads, worker_threads; /* 0: the host's cores shared out */
 	int node;
-	const char *device; /* of workers; NULL: the cores */
+	/*
+	 * What computes: "WORKERS,ENGINE", each "cpu" or a GPU (pst_gpu_parse()), or one for both;
+	 * NULL: the cores. The first is for workers that are started here, the other is told by
+	 * pst_launch_device(). Those that are on one GPU are told how many share it.
+	 */
+	const char *device;
 	uint32_t pool_flags;
 };
 
@@ -58,6 +63,9 @@ int pst_launch_create(const struct pst_launch_options *opts, struct pst_launch *
 /* Start what is to be started; servers listen when this returns, workers may not yet. */
 int pst_launch_start(struct pst_launch *launch, struct pst_error *err);
 void pst_launch_stop(struct pst_launch *launch); /* NULL is fine */
+
+/* The GPU that the engine computes on, "cuda:N/K"; "": none. Valid as long as @launch. */
+const char *pst_launch_device(const struct pst_launch *launch);
 
 /* The URL to open the engine's fabric with. */
 void pst_launch_fabric(const struct pst_launch *launch, char url[PST_URL_MAX]);

@@ -6,8 +6,6 @@
  */
 #include "runtime/model/net.h"
 
-#include "runtime/device/mlp.h"
-
 #include <string.h>
 
 struct ffn {
@@ -62,12 +60,12 @@ static void mlp_forward(const struct ffn *f)
 	struct pst_mlp_job job;
 
 	if (!pst_layer_has_mlp(&m->cfg, f->layer)) {
-		memset(m->y, 0, m->rows * m->cfg.hidden * sizeof(*m->y));
+		m->op->zero(m->c, m->y, m->rows * m->cfg.hidden);
 		return;
 	}
 	job = mlp_job(f);
 	job.y = m->y;
-	pst_mlp_forward(m->dev, &job, 1, m->mlp_scratch);
+	m->op->mlp(m->c, &job, m->mlp_scratch);
 }
 
 /* dh = d loss / d h2 through the same, given dx. */
@@ -77,7 +75,7 @@ static void mlp_backward(const struct ffn *f, float *const *grads)
 	struct pst_mlp_job job;
 
 	if (!pst_layer_has_mlp(&m->cfg, f->layer)) {
-		memset(m->dh, 0, m->rows * m->cfg.hidden * sizeof(*m->dh));
+		m->op->zero(m->c, m->dh, m->rows * m->cfg.hidden);
 		return;
 	}
 	job = mlp_job(f);
@@ -87,43 +85,77 @@ static void mlp_backward(const struct ffn *f, float *const *grads)
 	job.dgate = grads[f->at->gate];
 	job.dup = grads[f->at->up];
 	job.ddown = grads[f->at->down];
-	pst_mlp_backward(m->dev, &job, 1, m->mlp_scratch);
+	m->op->mlp_bwd(m->c, &job, m->mlp_scratch);
 }
 
-static void choose_rows(void *ctx, size_t first, size_t rows)
+static struct pst_gate gate_of(const struct ffn *f)
 {
-	const struct ffn *f = ctx;
-	const struct pst_config *c = &f->m->cfg;
+	const struct pst_model *m = f->m;
+	const struct pst_config *c = &m->cfg;
 
-	f->m->ops->gate_topk(f->a->expert + first * c->topk, f->a->weight + first * c->topk,
-			     f->a->score + first * c->experts, f->m->router + first * c->experts,
-			     f->w[f->at->bias], rows, c->experts, c->topk, c->n_group,
-			     c->topk_group, c->norm_topk, (float)c->routed_scale);
+	return (struct pst_gate){.batch = m->batch,
+				 .seq = m->seq,
+				 .experts = c->experts,
+				 .topk = c->topk,
+				 .n_group = c->n_group,
+				 .topk_group = c->topk_group,
+				 .norm = c->norm_topk,
+				 .scale = (float)c->routed_scale,
+				 .bias = f->w ? f->w[f->at->bias] : NULL,
+				 .logit = m->router,
+				 .expert = f->a->expert,
+				 .weight = f->a->weight,
+				 .score = f->a->score,
+				 .coef = m->alpha != 0 ? f->a->coef : NULL};
 }
 
-static void count_load(const struct ffn *f)
+static void count_load(const struct ffn *f, const int32_t *expert)
 {
 	uint32_t *load = f->m->load + (size_t)f->layer * f->m->cfg.experts;
 
 	memset(load, 0, f->m->cfg.experts * sizeof(*load));
 	for (size_t i = 0; i < f->m->rows * f->m->cfg.topk; i++)
-		load[f->a->expert[i]]++;
+		load[expert[i]]++;
+}
+
+/* What the routed experts are told, where the host has it. */
+struct routed {
+	const float *rows, *weight;
+	const int32_t *expert;
+};
+
+static int fetch_routed(const struct ffn *f, const float *rows, struct routed *out)
+{
+	struct pst_model *m = f->m;
+	size_t k = m->rows * m->cfg.topk;
+
+	out->rows = m->op->fetch(m->c, m->host.x, rows, m->rows * m->cfg.hidden * sizeof(float));
+	out->weight = m->op->fetch(m->c, m->host.weight, f->a->weight, k * sizeof(float));
+	out->expert = m->op->fetch(m->c, m->host.expert, f->a->expert, k * sizeof(int32_t));
+	return m->op->wait(m->c);
 }
 
 static int moe_forward(struct ffn *f)
 {
 	struct pst_model *m = f->m;
+	struct pst_gate gate = gate_of(f);
+	struct routed r;
 	int rc;
 
-	pst_linear(m->dev, router(f), m->rows, m->router, m->cfg.experts, f->a->h2, m->cfg.hidden);
-	pst_tile_rows(m->dev, m->rows, choose_rows, f);
-	rc = pst_moe_forward_begin(m->moe, f->layer, m->rows, f->a->h2, f->a->expert);
+	m->op->linear(m->c, router(f), m->rows, m->router, m->cfg.experts, f->a->h2, m->cfg.hidden);
+	m->op->gate(m->c, &gate);
+	rc = fetch_routed(f, f->a->h2, &r);
+	if (!rc)
+		rc = pst_moe_forward_begin(m->moe, f->layer, m->rows, r.rows, r.expert);
 	if (rc < 0)
 		return rc;
 	mlp_forward(f);
-	count_load(f);
-	rc = pst_moe_forward_end(m->moe, f->layer, f->a->weight, m->y);
-	return rc < 0 ? rc : 0;
+	count_load(f, r.expert);
+	rc = pst_moe_forward_end(m->moe, f->layer, r.weight, pst_apart_lend(m, m->y));
+	if (rc < 0)
+		return rc;
+	pst_apart_take(m, m->y);
+	return 0;
 }
 
 int pst_ffn_forward(struct pst_model *m, const float *const *weights, uint32_t layer)
@@ -132,69 +164,50 @@ int pst_ffn_forward(struct pst_model *m, const float *const *weights, uint32_t l
 	struct pst_norm n = ffn_norm(&f);
 	int rc = 0;
 
-	pst_tile_norm(m->dev, &n, f.a->h2);
+	m->op->norm(m->c, &n, f.a->h2);
 	if (pst_config_is_moe(&m->cfg, layer))
 		rc = moe_forward(&f);
 	else
 		mlp_forward(&f);
 	if (rc)
 		return rc;
-	pst_tile_sum(m->dev, pst_next_x(m, layer), f.a->x1, m->y, m->rows * m->cfg.hidden);
+	m->op->sum(m->c, pst_next_x(m, layer), f.a->x1, m->y, m->rows * m->cfg.hidden);
 	return 0;
 }
 
-static void balance_sequence(void *ctx, size_t s)
-{
-	const struct ffn *f = ctx;
-	const struct pst_model *m = f->m;
-	size_t first = s * m->seq, e = m->cfg.experts, k = m->cfg.topk;
-
-	m->seq_balance[s] = m->ops->balance(f->a->coef + s * e, f->a->expert + first * k,
-					    f->a->score + first * e, m->seq, e, k,
-					    (float)(m->alpha / m->batch));
-}
-
-double pst_ffn_balance(struct pst_model *m, uint32_t layer)
+void pst_ffn_balance(struct pst_model *m, uint32_t layer)
 {
 	struct ffn f = ffn_of(m, NULL, layer);
-	double sum = 0;
+	struct pst_gate gate = gate_of(&f);
 
-	pst_device_for(m->dev, m->batch, balance_sequence, &f);
-	for (uint32_t s = 0; s < m->batch; s++)
-		sum += m->seq_balance[s];
-	return sum;
-}
-
-/* d loss / d router logits of one sequence, whose rows share their coef. */
-static void gate_sequence(void *ctx, size_t s)
-{
-	const struct ffn *f = ctx;
-	const struct pst_model *m = f->m;
-	const struct pst_config *c = &m->cfg;
-	size_t first = s * m->seq, e = c->experts, k = c->topk;
-
-	m->ops->gate_bwd(m->router + first * e, m->dweight + first * k, f->a->expert + first * k,
-			 f->a->score + first * e, m->alpha != 0 ? f->a->coef + s * e : NULL, m->seq,
-			 e, k, c->norm_topk, (float)c->routed_scale);
+	m->op->balance(m->c, &gate, pst_balance_of(m, m->seq_balance, layer),
+		       (float)(m->alpha / m->batch));
 }
 
 static int moe_backward(struct ffn *f, float *const *grads)
 {
 	struct pst_model *m = f->m;
 	size_t hidden = m->cfg.hidden, e = m->cfg.experts;
+	struct pst_gate gate = gate_of(f);
+	struct routed r;
 	int rc;
 
-	rc = pst_moe_backward_begin(m->moe, f->layer, f->a->weight, m->dx);
+	rc = fetch_routed(f, m->dx, &r);
+	if (!rc)
+		rc = pst_moe_backward_begin(m->moe, f->layer, r.weight, r.rows);
 	if (rc < 0)
 		return rc;
 	mlp_backward(f, grads);
-	rc = pst_moe_backward_end(m->moe, f->layer, m->dx, m->dh, m->dweight);
+	rc = pst_moe_backward_end(m->moe, f->layer, r.rows, pst_apart_lend(m, m->dh),
+				  m->host.dweight);
 	if (rc < 0)
 		return rc;
-	pst_device_for(m->dev, m->batch, gate_sequence, f);
-	pst_linear_dw(m->dev, router(f), m->rows, grads[f->at->router], m->router, e, f->a->h2,
-		      hidden, false);
-	pst_linear_dx(m->dev, router(f), m->rows, m->dh, hidden, m->router, e, true);
+	pst_apart_put(m, m->dweight, m->host.dweight, m->rows * m->cfg.topk * sizeof(float));
+	pst_apart_take(m, m->dh);
+	m->op->gate_bwd(m->c, &gate, m->dweight);
+	m->op->linear_dw(m->c, router(f), m->rows, grads[f->at->router], m->router, e, f->a->h2,
+			 hidden, false);
+	m->op->linear_dx(m->c, router(f), m->rows, m->dh, hidden, m->router, e, true);
 	return 0;
 }
 
@@ -211,6 +224,6 @@ int pst_ffn_backward(struct pst_model *m, const float *const *weights, float *co
 		mlp_backward(&f, grads);
 	if (rc)
 		return rc;
-	pst_tile_norm_bwd(m->dev, &n, m->tmp, m->cfg.hidden, grads[f.at->ffn_norm], m->dx, m->dh);
+	m->op->norm_bwd(m->c, &n, m->tmp, m->cfg.hidden, grads[f.at->ffn_norm], m->dx, m->dh);
 	return 0;
 }

@@ -13,13 +13,15 @@
 static void set_options(struct pst_model *m, const struct pst_model_options *o)
 {
 	*m = (struct pst_model){.cfg = *o->config,
-				.dev = o->device,
 				.pool = o->pool,
 				.moe = o->moe,
 				.batch_max = o->batch,
 				.seq_max = o->seq,
 				.alpha = o->balance_alpha,
 				.train = o->train};
+	pst_compute_cpu_init(&m->cores, o->device);
+	m->c = o->compute ? o->compute : &m->cores.base;
+	m->op = m->c->op;
 }
 
 uint64_t pst_model_bytes(const struct pst_model_options *opts)
@@ -27,7 +29,7 @@ uint64_t pst_model_bytes(const struct pst_model_options *opts)
 	struct pst_model m;
 
 	set_options(&m, opts);
-	return pst_plan(&m, NULL);
+	return m.c->apart ? pst_plan_host(&m, NULL) : pst_plan(&m, NULL);
 }
 
 static int check_options(const struct pst_model_options *o, struct pst_error *err)
@@ -63,11 +65,57 @@ static int alloc_tables(struct pst_model *m)
 	return 0;
 }
 
+static int no_room(uint64_t bytes, struct pst_error *err)
+{
+	return pst_fail(err, -ENOMEM,
+			"model: %llu MiB of activations do not fit into the pool; use a smaller "
+			"batch or shorter sequences",
+			(unsigned long long)(bytes >> 20) + 1);
+}
+
+static int alloc_shared(struct pst_model *m, struct pst_error *err)
+{
+	uint64_t bytes = pst_plan(m, NULL);
+
+	m->block = pst_pool_alloc(m->pool, bytes, 0);
+	if (!m->block)
+		return no_room(bytes, err);
+	pst_plan(m, m->block);
+	pst_plan_shared(m);
+	return 0;
+}
+
+static int alloc_apart(struct pst_model *m, struct pst_error *err)
+{
+	uint64_t bytes = pst_plan_host(m, NULL);
+	void *block;
+	int rc;
+
+	m->host_block = pst_pool_alloc(m->pool, bytes, 0);
+	if (!m->host_block)
+		return no_room(bytes, err);
+	pst_plan_host(m, m->host_block);
+	rc = pst_apart_alloc(m, pst_plan(m, NULL), "activations", &block, err);
+	if (rc)
+		return rc;
+	m->block = block;
+	pst_plan(m, block);
+	return pst_apart_create(m, err);
+}
+
+static void set_rope(struct pst_model *m)
+{
+	size_t bytes = (size_t)m->seq_max * (m->cfg.qk_rope / 2) * sizeof(float);
+
+	pst_rope_tables(&m->cfg, m->seq_max, m->host.cos_t, m->host.sin_t);
+	m->op->put(m->c, m->cos_t, m->host.cos_t, bytes);
+	m->op->put(m->c, m->sin_t, m->host.sin_t, bytes);
+}
+
 int pst_model_create(const struct pst_model_options *opts, struct pst_model **out,
 		     struct pst_error *err)
 {
 	struct pst_model *m;
-	uint64_t bytes;
 	int rc;
 
 	rc = check_options(opts, err);
@@ -82,19 +130,11 @@ int pst_model_create(const struct pst_model_options *opts, struct pst_model **ou
 		pst_fail(err, rc, "model: no memory for its book-keeping");
 		goto destroy;
 	}
-	bytes = pst_plan(m, NULL);
-	m->block = pst_pool_alloc(m->pool, bytes, 0);
-	if (!m->block) {
-		rc = pst_fail(err, -ENOMEM,
-			      "model: %llu MiB of activations do not fit into the pool; use a "
-			      "smaller batch or shorter sequences",
-			      (unsigned long long)(bytes >> 20) + 1);
+	rc = m->c->apart ? alloc_apart(m, err) : alloc_shared(m, err);
+	if (rc)
 		goto destroy;
-	}
-	pst_plan(m, m->block);
-	m->ops = pst_device_ops(m->dev);
 	m->scale = (float)pst_rope_softmax_scale(&m->cfg);
-	pst_rope_tables(&m->cfg, m->seq_max, m->cos_t, m->sin_t);
+	set_rope(m);
 	*out = m;
 	return 0;
 
@@ -107,7 +147,12 @@ void pst_model_destroy(struct pst_model *model)
 {
 	if (!model)
 		return;
-	pst_pool_free(model->pool, model->block);
+	pst_apart_destroy(model);
+	if (!model->c->apart)
+		pst_pool_free(model->pool, model->block);
+	else if (model->block)
+		model->op->free(model->c, model->block);
+	pst_pool_free(model->pool, model->host_block);
 	free(model->load);
 	free(model->acts);
 	free(model->layer_at);
@@ -116,11 +161,13 @@ void pst_model_destroy(struct pst_model *model)
 
 int pst_model_layers(struct pst_model *m, const float *const *weights, pst_attend_fn *attend)
 {
-	pst_tile_embed(m->dev, pst_act(m, 0)->x, weights[m->at.embed], m->tokens, m->rows,
-		       m->cfg.hidden);
+	pst_apart_need(m, 0);
+	m->op->embed(m->c, pst_act(m, 0)->x, weights[m->at.embed], m->tokens, m->rows,
+		     m->cfg.hidden);
 	for (uint32_t l = 0; l < m->cfg.layers; l++) {
 		int rc;
 
+		pst_apart_need(m, 1 + l);
 		pst_attention_forward(m, weights, l, attend);
 		rc = pst_ffn_forward(m, weights, l);
 		if (rc)
@@ -150,48 +197,82 @@ void pst_model_head(struct pst_model *m, const float *const *weights, size_t fir
 {
 	struct pst_norm n = last_norm(m, weights, first, rows);
 
-	pst_tile_norm(m->dev, &n, m->last_h);
-	pst_linear(m->dev, head(m, weights), rows, m->logits, m->cfg.vocab, m->last_h,
-		   m->cfg.hidden);
+	pst_apart_need(m, 1 + m->cfg.layers);
+	m->op->norm(m->c, &n, m->last_h);
+	m->op->linear(m->c, head(m, weights), rows, m->logits, m->cfg.vocab, m->last_h,
+		      m->cfg.hidden);
 }
 
-/* Losses only: each row is spoiled in a copy, since the logits are still to be seen. */
-static void loss_rows(void *ctx, size_t first, size_t rows)
+static struct pst_xent xent_of(const struct pst_model *m)
 {
-	struct pst_model *m = ctx;
-	size_t vocab = m->cfg.vocab;
-	float *copy = m->xent_row + first / PST_TILE_ROWS * vocab;
-
-	for (size_t r = first; r < first + rows; r++) {
-		memcpy(copy, m->logits + r * vocab, vocab * sizeof(*copy));
-		m->ops->xent(m->token_loss + r, copy, vocab, m->targets + r, 1, vocab, 1);
-	}
+	return (struct pst_xent){.rows = m->rows,
+				 .vocab = m->cfg.vocab,
+				 .logit = m->logits,
+				 .spare = m->xent_row,
+				 .target = m->targets,
+				 .loss = m->token_loss};
 }
 
-static double cross_entropy(struct pst_model *m)
+static bool balanced(const struct pst_model *m)
 {
-	double sum = 0;
+	return m->alpha != 0 && m->train;
+}
+
+static void compute_loss(struct pst_model *m)
+{
+	struct pst_xent x = xent_of(m);
 
 	m->counted = 0;
 	for (size_t r = 0; r < m->rows; r++)
-		m->counted += m->targets[r] >= 0;
-	if (!m->counted)
-		return 0;
-	pst_tile_rows(m->dev, m->rows, loss_rows, m);
-	for (size_t r = 0; r < m->rows; r++)
-		sum += m->targets[r] >= 0 ? m->token_loss[r] : 0;
-	return sum / (double)m->counted;
+		m->counted += m->host.targets[r] >= 0;
+	if (m->counted)
+		m->op->loss(m->c, &x);
+	for (uint32_t l = m->cfg.dense_layers; balanced(m) && l < m->cfg.layers; l++)
+		pst_ffn_balance(m, l);
 }
 
-static double balance(struct pst_model *m)
+static double cross_entropy(const struct pst_model *m, const float *each)
 {
 	double sum = 0;
 
-	if (m->alpha == 0 || !m->train)
+	if (!m->counted)
 		return 0;
-	for (uint32_t l = m->cfg.dense_layers; l < m->cfg.layers; l++)
-		sum += pst_ffn_balance(m, l);
+	for (size_t r = 0; r < m->rows; r++)
+		sum += m->host.targets[r] >= 0 ? each[r] : 0;
+	return sum / (double)m->counted;
+}
+
+static double balance(const struct pst_model *m, float *of_sequences)
+{
+	double sum = 0;
+
+	for (uint32_t l = m->cfg.dense_layers; balanced(m) && l < m->cfg.layers; l++) {
+		const float *each = pst_balance_of(m, of_sequences, l);
+		double layer = 0;
+
+		for (uint32_t s = 0; s < m->batch; s++)
+			layer += each[s];
+		sum += layer;
+	}
 	return sum;
+}
+
+/* *each: the loss of each token that has a target. */
+static int find_loss(struct pst_model *m, struct pst_model_loss *out, const float **each)
+{
+	const void *sequences;
+	int rc;
+
+	compute_loss(m);
+	*each = m->op->fetch(m->c, m->host.token_loss, m->token_loss, m->rows * sizeof(float));
+	sequences = m->op->fetch(m->c, m->host.seq_balance, m->seq_balance,
+				 (size_t)m->cfg.layers * m->batch_max * sizeof(float));
+	rc = m->op->wait(m->c);
+	if (rc)
+		return rc;
+	out->cross_entropy = cross_entropy(m, *each);
+	out->balance = balance(m, (float *)(uintptr_t)sequences);
+	return 0;
 }
 
 static bool in_vocab(const struct pst_model *m, const int32_t *tokens, const int32_t *targets,
@@ -212,11 +293,12 @@ static void set_batch(struct pst_model *m, uint32_t batch, uint32_t seq, const i
 	m->batch = batch;
 	m->seq = seq;
 	m->rows = (size_t)batch * seq;
-	memcpy(m->tokens, tokens, m->rows * sizeof(*tokens));
+	memcpy(m->host.tokens, tokens, m->rows * sizeof(*tokens));
 	for (size_t r = 0; r < m->rows; r++) {
-		m->pos[r] = (int32_t)(r % seq);
-		m->targets[r] = targets ? targets[r] : -1;
+		m->host.pos[r] = (int32_t)(r % seq);
+		m->host.targets[r] = targets ? targets[r] : -1;
 	}
+	pst_apart_tokens(m);
 }
 
 int pst_model_forward(struct pst_model *model, const float *const *weights, uint32_t batch,
@@ -225,6 +307,9 @@ int pst_model_forward(struct pst_model *model, const float *const *weights, uint
 {
 	struct pst_model *m = model;
 	struct pst_model_loss found;
+	const float *const *w;
+	const int32_t *target;
+	const float *each;
 	int rc;
 
 	if (!batch || !seq || batch > m->batch_max || seq > m->seq_max ||
@@ -232,23 +317,31 @@ int pst_model_forward(struct pst_model *model, const float *const *weights, uint
 		return -EINVAL;
 	m->ready = false;
 	set_batch(m, batch, seq, tokens, targets);
-	rc = pst_model_layers(m, weights, pst_attend_causal);
+	w = pst_apart_weights(m, weights);
+	rc = pst_model_layers(m, w, pst_attend_causal);
 	if (rc)
 		return rc;
-	pst_model_head(m, weights, 0, m->rows);
-	found.cross_entropy = cross_entropy(m);
-	found.balance = balance(m);
+	pst_model_head(m, w, 0, m->rows);
+	rc = find_loss(m, &found, &each);
+	if (rc)
+		return rc;
 	if (loss)
 		*loss = found;
+	target = m->host.targets;
 	for (size_t r = 0; token_loss && r < m->rows; r++)
-		token_loss[r] = m->targets[r] >= 0 ? m->token_loss[r] : 0;
+		token_loss[r] = target[r] >= 0 ? each[r] : 0;
 	m->ready = m->train;
 	return 0;
 }
 
 const float *pst_model_logits(const struct pst_model *model)
 {
-	return model->logits;
+	return model->c->apart ? NULL : model->logits;
+}
+
+const struct pst_error *pst_model_error(const struct pst_model *model)
+{
+	return &model->c->err;
 }
 
 const uint32_t *pst_model_load(const struct pst_model *model, uint32_t layer)
@@ -256,52 +349,56 @@ const uint32_t *pst_model_load(const struct pst_model *model, uint32_t layer)
 	return model->load + (size_t)layer * model->cfg.experts;
 }
 
-static void dlogit_rows(void *ctx, size_t first, size_t rows)
-{
-	struct pst_model *m = ctx;
-	float scale = m->counted ? (float)(1 / (double)m->counted) : 0;
-
-	m->ops->xent(m->token_loss + first, m->logits + first * m->cfg.vocab, m->cfg.vocab,
-		     m->targets + first, rows, m->cfg.vocab, scale);
-}
-
 /* A tied head adds to the gradient of the embedding, so it has to come behind that. */
 static void head_dw(struct pst_model *m, const float *const *weights, float *const *grads)
 {
-	pst_linear_dw(m->dev, head(m, weights), m->rows, grads[m->at.head], m->logits, m->cfg.vocab,
-		      m->last_h, m->cfg.hidden, m->cfg.tie_embeddings);
+	m->op->linear_dw(m->c, head(m, weights), m->rows, grads[m->at.head], m->logits,
+			 m->cfg.vocab, m->last_h, m->cfg.hidden, m->cfg.tie_embeddings);
 }
 
 static void head_backward(struct pst_model *m, const float *const *weights, float *const *grads)
 {
 	struct pst_norm n = last_norm(m, weights, 0, m->rows);
+	struct pst_xent x = xent_of(m);
 
-	pst_tile_rows(m->dev, m->rows, dlogit_rows, m);
-	pst_linear_dx(m->dev, head(m, weights), m->rows, m->dh, m->cfg.hidden, m->logits,
-		      m->cfg.vocab, false);
+	m->op->loss_bwd(m->c, &x, m->counted ? (float)(1 / (double)m->counted) : 0);
+	m->op->linear_dx(m->c, head(m, weights), m->rows, m->dh, m->cfg.hidden, m->logits,
+			 m->cfg.vocab, false);
 	if (!m->cfg.tie_embeddings)
 		head_dw(m, weights, grads);
-	pst_tile_norm_bwd(m->dev, &n, m->dx, m->cfg.hidden, grads[m->at.norm], NULL, m->dh);
+	m->op->norm_bwd(m->c, &n, m->dx, m->cfg.hidden, grads[m->at.norm], NULL, m->dh);
 }
 
 int pst_model_backward(struct pst_model *model, const float *const *weights, float *const *grads)
 {
 	struct pst_model *m = model;
+	const float *const *w;
+	float *const *g;
 
 	if (!m->ready)
 		return -EINVAL;
 	m->ready = false;
-	head_backward(m, weights, grads);
+	w = pst_apart_same(m, weights);
+	g = pst_apart_grads(m, grads);
+	head_backward(m, w, g);
+	if (!m->cfg.tie_embeddings)
+		pst_apart_send(m, grads, 1 + m->cfg.layers);
 	for (uint32_t l = m->cfg.layers; l-- > 0;) {
-		int rc = pst_ffn_backward(m, weights, grads, l);
+		int rc;
 
+		pst_apart_room(m, l);
+		rc = pst_ffn_backward(m, w, g, l);
 		if (rc)
 			return rc;
-		pst_attention_backward(m, weights, grads, l);
+		pst_attention_backward(m, w, g, l);
+		pst_apart_send(m, grads, 1 + l);
 	}
-	pst_tile_embed_bwd(m->dev, grads[m->at.embed], m->dx, m->tokens, m->rows, m->cfg.vocab,
-			   m->cfg.hidden);
-	if (m->cfg.tie_embeddings)
-		head_dw(m, weights, grads);
-	return 0;
+	m->op->embed_bwd(m->c, g[m->at.embed], m->dx, m->tokens, m->rows, m->cfg.vocab,
+			 m->cfg.hidden);
+	if (m->cfg.tie_embeddings) {
+		head_dw(m, w, g);
+		pst_apart_send(m, grads, 1 + m->cfg.layers);
+	}
+	pst_apart_send(m, grads, 0);
+	return m->op->wait(m->c);
 }

@@ -5,8 +5,6 @@
  */
 #include "runtime/model/net.h"
 
-#include "runtime/device/mlp.h"
-
 struct plan {
 	char *base;
 	uint64_t used;
@@ -93,7 +91,6 @@ static void plan_acts(struct plan *p, struct pst_model *m)
 static void plan_common(struct plan *p, struct pst_model *m)
 {
 	uint64_t rows = max_rows(m), hidden = m->cfg.hidden;
-	uint64_t blocks = (rows + PST_TILE_ROWS - 1) / PST_TILE_ROWS;
 
 	m->cos_t = floats(p, (uint64_t)m->seq_max * (m->cfg.qk_rope / 2));
 	m->sin_t = floats(p, (uint64_t)m->seq_max * (m->cfg.qk_rope / 2));
@@ -104,12 +101,13 @@ static void plan_common(struct plan *p, struct pst_model *m)
 	m->last_rstd = floats(p, rows);
 	m->last_h = floats(p, rows * hidden);
 	m->logits = floats(p, rows * m->cfg.vocab);
-	m->xent_row = floats(p, blocks * m->cfg.vocab);
+	m->xent_row = floats(p, pst_xent_spare(rows) * m->cfg.vocab);
 	m->token_loss = floats(p, rows);
-	m->seq_balance = floats(p, m->batch_max);
+	m->seq_balance = floats(p, (uint64_t)m->cfg.layers * m->batch_max);
 	m->y = floats(p, rows * hidden);
 	m->mlp_scratch = floats(p, rows * max_inter(m) * (m->train ? 3 : 2));
 	m->router = floats(p, rows * m->cfg.experts);
+	m->added = floats(p, m->c->apart ? rows * hidden : 0);
 }
 
 static void plan_backward(struct plan *p, struct pst_model *m)
@@ -128,6 +126,7 @@ static void plan_backward(struct plan *p, struct pst_model *m)
 	m->dqa = floats(p, rows * m->cfg.q_lora);
 	m->dout = floats(p, rows * pst_ld_o(m));
 	m->dweight = floats(p, rows * m->cfg.topk);
+	m->delta = floats(p, m->c->apart ? rows * m->cfg.heads : 0);
 }
 
 static void plan_cache(struct plan *p, struct pst_model *m)
@@ -149,4 +148,37 @@ uint64_t pst_plan(struct pst_model *m, char *base)
 		plan_backward(&p, m);
 	plan_cache(&p, m);
 	return p.used;
+}
+
+uint64_t pst_plan_host(struct pst_model *m, char *base)
+{
+	uint64_t rows = max_rows(m), hidden = m->cfg.hidden, pairs = m->cfg.qk_rope / 2;
+	struct plan p = {.base = base};
+
+	m->host = (struct pst_model_host){
+		.pos = take(&p, rows, sizeof(int32_t)),
+		.tokens = take(&p, rows, sizeof(int32_t)),
+		.targets = take(&p, rows, sizeof(int32_t)),
+		.cos_t = floats(&p, m->seq_max * pairs),
+		.sin_t = floats(&p, m->seq_max * pairs),
+		.token_loss = floats(&p, rows),
+		.seq_balance = floats(&p, (uint64_t)m->cfg.layers * m->batch_max),
+		.x = floats(&p, rows * hidden),
+		.y = floats(&p, rows * hidden),
+		.weight = floats(&p, rows * m->cfg.topk),
+		.dweight = floats(&p, m->train ? rows * m->cfg.topk : 0),
+		.expert = take(&p, rows * m->cfg.topk, sizeof(int32_t)),
+		.logits = floats(&p, m->cfg.vocab),
+	};
+	return p.used;
+}
+
+void pst_plan_shared(struct pst_model *m)
+{
+	m->host = (struct pst_model_host){.pos = m->pos,
+					  .tokens = m->tokens,
+					  .targets = m->targets,
+					  .cos_t = m->cos_t,
+					  .sin_t = m->sin_t,
+					  .dweight = m->dweight};
 }

@@ -2,7 +2,6 @@
 #include "runtime/model/rope.h"
 
 #include <math.h>
-#include <string.h>
 
 static double mscale(double factor, double m)
 {
@@ -74,18 +73,4 @@ double pst_rope_softmax_scale(const struct pst_config *cfg)
 		return scale;
 	m = mscale(cfg->yarn.factor, cfg->yarn.mscale_all_dim);
 	return scale * m * m;
-}
-
-void pst_rope_interleave(float *x, size_t ldx, size_t rows, size_t dim, bool back)
-{
-	float old[PST_ROPE_MAX_DIM];
-	size_t half = dim / 2;
-
-	for (size_t r = 0; r < rows; r++, x += ldx) {
-		memcpy(old, x, dim * sizeof(*x));
-		for (size_t i = 0; i < half; i++) {
-			x[back ? i : 2 * i] = old[back ? 2 * i : i];
-			x[back ? i + half : 2 * i + 1] = old[back ? 2 * i + 1 : i + half];
-		}
-	}
 }

@@ -11,13 +11,6 @@ void pst_rope_tables(const struct pst_config *cfg, size_t positions, float *cos_
 /* What scores are multiplied by before the softmax. */
 double pst_rope_softmax_scale(const struct pst_config *cfg);
 
-/*
- * Models with rope_interleave false rotate pairs (i, i + dim / 2). Bring @rows
- * rows of @x into the order of pairs (2i, 2i + 1), or @back. A score is a sum
- * over both its sides, so it does not matter that they stay in that order.
- */
-void pst_rope_interleave(float *x, size_t ldx, size_t rows, size_t dim, bool back);
-
 #define PST_ROPE_MAX_DIM 1024
 
 #endif /* PST_ROPE_H */

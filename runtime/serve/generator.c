@@ -3,6 +3,7 @@
 #include "rdma/fail.h"
 #include "runtime/host.h"
 #include "runtime/io/safetensors.h"
+#include "runtime/launch/engine_gpu.h"
 #include "runtime/launch/reach.h"
 #include "runtime/describe.h"
 #include "runtime/model/model.h"
@@ -27,6 +28,7 @@ struct pst_generator {
 	struct pst_launch *launch;
 	struct pst_fabric *fabric;
 	struct pst_device *device;
+	struct pst_engine_gpu *gpu; /* computes the engine's part; NULL: @device does */
 	struct pst_pool *pool;
 	struct pst_client *client;
 	struct pst_moe *moe;
@@ -184,6 +186,7 @@ static int open_model(struct pst_generator *g, struct pst_error *err)
 		.moe = g->moe,
 		.batch = 1,
 		.seq = g->room,
+		.compute = pst_engine_gpu_compute(g->gpu),
 	};
 	struct pst_pool_options po = {
 		.size = sizeof(po),
@@ -200,7 +203,23 @@ static int open_model(struct pst_generator *g, struct pst_error *err)
 	g->scratch = calloc(2 * (size_t)g->config.vocab, sizeof(*g->scratch));
 	if (!g->scratch)
 		return pst_fail(err, -ENOMEM, "no memory for a sampler");
-	return pst_model_create(&mo, &g->model, err);
+	rc = pst_engine_gpu_reach_pool(g->gpu, g->pool, err);
+	if (!rc)
+		rc = pst_engine_gpu_reach(g->gpu, g->client, err);
+	if (!rc)
+		rc = pst_model_create(&mo, &g->model, err);
+	if (!rc)
+		pst_model_version(g->model, 0);
+	return rc;
+}
+
+static int feed_failed(const struct pst_generator *g, int rc, struct pst_error *err)
+{
+	const struct pst_error *why = pst_model_error(g->model);
+
+	if (!why->code)
+		why = pst_moe_error(g->moe);
+	return pst_fail(err, rc, "%s", why->code ? why->text : strerror(-rc));
 }
 
 static int feed(struct pst_generator *g, const unsigned char *text, size_t n, struct pst_error *err)
@@ -215,9 +234,7 @@ static int feed(struct pst_generator *g, const unsigned char *text, size_t n, st
 			token[i] = text[at + i];
 		rc = pst_model_feed(g->model, g->weights, token, piece, &g->logits);
 		if (rc < 0)
-			return pst_fail(err, rc, "%s",
-					pst_moe_error(g->moe)->code ? pst_moe_error(g->moe)->text
-								    : strerror(-rc));
+			return feed_failed(g, rc, err);
 		memcpy(g->context + g->fed, text + at, piece);
 		at += piece;
 		g->fed += piece;
@@ -253,6 +270,8 @@ static int start_parts(struct pst_generator *g, struct pst_error *err)
 		return rc;
 	pst_launch_fabric(g->launch, url);
 	rc = pst_fabric_open(url, &g->fabric, err);
+	if (!rc)
+		rc = pst_engine_gpu_open(pst_launch_device(g->launch), &g->gpu, err);
 	return rc < 0 ? rc : pst_launch_start(g->launch, err);
 }
 
@@ -307,6 +326,7 @@ void pst_generator_close(struct pst_generator *g)
 		return;
 	if (g->model)
 		pst_model_destroy(g->model);
+	pst_engine_gpu_close(g->gpu, &g->pool, &g->client, &g->fabric);
 	pst_moe_destroy(g->moe);
 	pst_client_close(g->client);
 	pst_pool_destroy(g->pool);

@@ -105,4 +105,12 @@ struct pst_client_moved {
 
 void pst_client_moved(const struct pst_client *client, struct pst_client_moved *out);
 
+/*
+ * Memory that weights and gradients are in, as the last begin left it: piece @i of a few, counted
+ * from 0. *at NULL: this one is not there. Of what is @read_only a view is mapped. -ENOENT: there
+ * are no more.
+ */
+int pst_client_memory(const struct pst_client *client, size_t i, const void **at, uint64_t *bytes,
+		      bool *read_only);
+
 #endif /* PST_CLIENT_H */

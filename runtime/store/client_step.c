@@ -285,6 +285,36 @@ int pst_client_apply(struct pst_client *c, struct pst_msg_apply *m, struct pst_e
 	return rc;
 }
 
+/* A view and a slot of each server, then what is not mapped: copies, and memory of our own. */
+int pst_client_memory(const struct pst_client *c, size_t i, const void **at, uint64_t *bytes,
+		      bool *read_only)
+{
+	const struct pst_pool *pool = NULL;
+	size_t parts = 2 * (size_t)c->parts;
+
+	*at = NULL;
+	*bytes = 0;
+	*read_only = i < parts && i % 2 == 0;
+	if (*read_only) {
+		*at = pst_view_memory(c->part[i / 2].view, bytes);
+	} else if (i < parts) {
+		const struct pst_push *push = c->part[i / 2].push;
+
+		*at = push ? pst_push_memory(push, bytes) : NULL;
+	} else if (i == parts) {
+		pool = c->copies ? pst_copies_pool(c->copies) : NULL;
+	} else if (i == parts + 1) {
+		pool = c->local;
+	} else {
+		return -ENOENT;
+	}
+	if (pool) {
+		*at = pst_pool_base(pool);
+		*bytes = pst_pool_bytes(pool);
+	}
+	return 0;
+}
+
 void pst_client_moved(const struct pst_client *c, struct pst_client_moved *out)
 {
 	struct pst_copies_stat s = {0};

@@ -63,13 +63,12 @@ int pst_trainer_evaluate(struct pst_trainer *t, struct pst_eval_info *out, struc
 {
 	const unsigned char *held = t->corpus.text + t->corpus.train;
 	struct pst_eval_info e = {.bytes = t->corpus.bytes - t->corpus.train};
-	uint64_t version, scored = 0;
+	uint64_t scored = 0;
 	struct window w;
 	uint32_t rows = 0;
 	double sum = 0;
-	int rc = pst_client_begin(t->client, t->mine, t->weights, NULL, &version, err);
+	int rc = pst_trainer_begin(t, NULL, err);
 
-	pst_moe_version(t->moe, version);
 	for (size_t i = 0; !rc && window_at(t, i, &w); i++) {
 		fill(t, rows++, &w);
 		if (rows == t->state.batch) {

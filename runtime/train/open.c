@@ -268,6 +268,7 @@ static int open_model(struct pst_trainer *t, struct pst_error *err)
 		.seq = t->state.seq,
 		.balance_alpha = t->state.balance_alpha,
 		.train = 1,
+		.compute = pst_engine_gpu_compute(t->gpu),
 	};
 	struct pst_pool_options po = {
 		.size = sizeof(po),
@@ -287,7 +288,8 @@ static int open_model(struct pst_trainer *t, struct pst_error *err)
 	if (!t->tokens || !t->targets || !t->token_loss)
 		return pst_fail(err, -ENOMEM, "no memory for batches of %zu tokens", n);
 	mo.pool = t->pool;
-	return pst_model_create(&mo, &t->model, err);
+	rc = pst_engine_gpu_reach_pool(t->gpu, t->pool, err);
+	return rc < 0 ? rc : pst_model_create(&mo, &t->model, err);
 }
 
 /* Who would be where, before anything is read or started. */
@@ -330,6 +332,8 @@ static int open_parts(struct pst_trainer *t, const char *resume, struct pst_erro
 		return rc;
 	pst_launch_fabric(t->launch, url);
 	rc = pst_fabric_open(url, &t->fabric, err);
+	if (!rc)
+		rc = pst_engine_gpu_open(pst_launch_device(t->launch), &t->gpu, err);
 	if (!rc)
 		rc = pst_launch_start(t->launch, err);
 	if (!rc)
@@ -382,6 +386,7 @@ void pst_trainer_close(struct pst_trainer *t)
 		return;
 	if (t->model)
 		pst_model_destroy(t->model);
+	pst_engine_gpu_close(t->gpu, &t->pool, &t->client, &t->fabric);
 	pst_moe_destroy(t->moe);
 	pst_client_close(t->client);
 	pst_pool_destroy(t->pool);

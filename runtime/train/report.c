@@ -56,6 +56,7 @@ void pst_trainer_model(const struct pst_trainer *t, struct pst_model_info *out)
 static void describe_engine(struct pst_trainer *t, struct pst_part_info *p)
 {
 	struct pst_pool_stat ps;
+	char of_gpu[256];
 
 	pst_pool_stat(t->pool, &ps);
 	p->pid = (uint32_t)getpid();
@@ -65,8 +66,10 @@ static void describe_engine(struct pst_trainer *t, struct pst_part_info *p)
 	p->page_bytes = ps.page_bytes;
 	p->pool_bytes = ps.bytes;
 	snprintf(p->role, sizeof(p->role), "engine");
-	snprintf(p->kernels, sizeof(p->kernels), "%s", pst_device_ops(t->device)->kernels);
-	memcpy(p->note, t->note[0] ? t->note : ps.note, sizeof(p->note));
+	snprintf(p->kernels, sizeof(p->kernels), "%.15s",
+		 t->gpu ? pst_launch_device(t->launch) : pst_device_ops(t->device)->kernels);
+	pst_engine_gpu_note(t->gpu, of_gpu);
+	memcpy(p->note, t->note[0] ? t->note : of_gpu[0] ? of_gpu : ps.note, sizeof(p->note));
 }
 
 static void describe_part(const struct pst_msg_stated *s, const char *role, const char *url,

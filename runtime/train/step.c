@@ -17,14 +17,26 @@ static uint64_t bytes_of(const struct pst_param *p)
 	return n;
 }
 
-static int begin(struct pst_trainer *t, struct pst_error *err)
+int pst_trainer_begin(struct pst_trainer *t, float **grads, struct pst_error *err)
 {
 	uint64_t version;
-	int rc = pst_client_begin(t->client, t->mine, t->weights, t->grads, &version, err);
+	int rc = pst_client_begin(t->client, t->mine, t->weights, grads, &version, err);
 
+	if (!rc)
+		rc = pst_engine_gpu_reach(t->gpu, t->client, err);
 	if (rc < 0)
 		return rc;
 	pst_moe_version(t->moe, version);
+	pst_model_version(t->model, version);
+	return 0;
+}
+
+static int begin(struct pst_trainer *t, struct pst_error *err)
+{
+	int rc = pst_trainer_begin(t, t->grads, err);
+
+	if (rc < 0)
+		return rc;
 	for (size_t i = 0; i < t->nparams; i++) {
 		if (!t->mine[i])
 			continue;
@@ -94,8 +106,10 @@ static int not_finite(const struct pst_trainer *t, const char *what, struct pst_
 
 int pst_trainer_fail(const struct pst_trainer *t, int code, struct pst_error *err)
 {
-	const struct pst_error *why = pst_moe_error(t->moe);
+	const struct pst_error *why = pst_model_error(t->model);
 
+	if (!why->code)
+		why = pst_moe_error(t->moe);
 	return pst_fail(err, code, "%s", why->code ? why->text : strerror(-code));
 }
 

@@ -3,6 +3,7 @@
 #ifndef PST_TRAINER_H
 #define PST_TRAINER_H
 
+#include "runtime/launch/engine_gpu.h"
 #include "runtime/launch/launch.h"
 #include "runtime/model/model.h"
 #include "runtime/model/params.h"
@@ -26,6 +27,7 @@ struct pst_trainer {
 	struct pst_launch *launch;
 	struct pst_fabric *fabric;
 	struct pst_device *device;
+	struct pst_engine_gpu *gpu; /* computes the engine's part; NULL: @device does */
 	struct pst_pool *pool;
 	struct pst_client *client;
 	struct pst_moe *moe;
@@ -49,7 +51,10 @@ void pst_batch_draw(const struct pst_corpus *corpus, uint64_t seed, uint32_t ste
 /* schedule.c: learning rate of step @step (from 0). */
 double pst_schedule_lr(const struct pst_state *state, uint32_t step);
 
-/* step.c: what went wrong in the model, in the moe's words where it was the moe. */
+/* step.c: weights of the current version, and slots if @grads; all that computes is told. */
+int pst_trainer_begin(struct pst_trainer *trainer, float **grads, struct pst_error *err);
+
+/* step.c: what went wrong in the model, in the words of whom it happened to. */
 int pst_trainer_fail(const struct pst_trainer *trainer, int code, struct pst_error *err);
 
 /* More of a sentence, where there is room for all of it. */

@@ -457,6 +457,18 @@ TEST(experts_that_fail)
 	net_destroy(&n);
 }
 
+static struct pst_model_options options(struct net *n, uint32_t batch, uint32_t seq)
+{
+	return (struct pst_model_options){.size = sizeof(struct pst_model_options),
+					  .config = &n->cfg,
+					  .device = n->dev,
+					  .pool = n->pool,
+					  .moe = n->moe,
+					  .batch = batch,
+					  .seq = seq,
+					  .train = 1};
+}
+
 static void expect_no_model(struct pst_model_options o, const char *word)
 {
 	struct pst_error err = {0};
@@ -473,7 +485,7 @@ TEST(options_that_are_refused)
 	struct pst_model_options o;
 
 	create(&n, 0, 1);
-	o = (struct pst_model_options){sizeof(o), &n.cfg, n.dev, n.pool, n.moe, 1, 8, 0, 1};
+	o = options(&n, 1, 8);
 	o.size--;
 	expect_no_model(o, "options");
 	o.size++;
@@ -498,7 +510,7 @@ TEST(bytes_are_what_is_taken)
 	struct pst_model_options o;
 
 	create(&n, 0, 1);
-	o = (struct pst_model_options){sizeof(o), &n.cfg, n.dev, n.pool, n.moe, BATCH, SEQ, 0, 1};
+	o = options(&n, BATCH, SEQ);
 	pst_pool_stat(n.pool, &stat);
 	EXPECT_EQ(pst_model_bytes(&o), stat.used);
 	o.train = 0;

@@ -9,6 +9,8 @@
 #include "runtime/model/model.h"
 #include "runtime/model/params.h"
 
+#include <sys/mman.h>
+
 struct net {
 	struct pst_config cfg;
 	struct pst_device *dev;
@@ -18,6 +20,8 @@ struct net {
 	struct pst_param *params;
 	size_t count;
 	float **weights, **grads;
+	float *memory; /* with all of these */
+	size_t bytes;
 	const float **given; /* as model.h wants them: without the experts */
 	float **wanted;
 };
@@ -27,9 +31,36 @@ static inline size_t net_size(const struct pst_param *p)
 	return p->shape[0] * (p->ndim == 2 ? p->shape[1] : 1);
 }
 
+/* Weights and gradients, each beginning on 64 bytes, in whole pages. */
+static inline void net_memory(struct net *n)
+{
+	size_t floats = 0;
+	float *at;
+
+	for (size_t i = 0; i < n->count; i++)
+		floats += 2 * ((net_size(&n->params[i]) + 15) / 16 * 16);
+	n->bytes = (floats * sizeof(*at) + 4095) / 4096 * 4096;
+	at = mmap(NULL, n->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, (void *)at);
+	n->memory = at;
+	for (size_t i = 0; i < n->count; i++) {
+		n->weights[i] = at;
+		at += (net_size(&n->params[i]) + 15) / 16 * 16;
+		n->grads[i] = at;
+		at += (net_size(&n->params[i]) + 15) / 16 * 16;
+	}
+}
+
+/* What else computes than the cores; told of its memory here. */
+struct net_on {
+	struct pst_compute *compute;
+	void (*reach)(struct pst_compute *compute, void *at, uint64_t bytes);
+};
+
 /* Weights are zero at first. */
-static inline void net_create(struct net *n, const struct pst_config *cfg, unsigned int threads,
-			      uint32_t batch, uint32_t seq, double alpha, int train)
+static inline void net_create_on(struct net *n, const struct net_on *on,
+				 const struct pst_config *cfg, unsigned int threads, uint32_t batch,
+				 uint32_t seq, double alpha, int train)
 {
 	struct pst_error err = {0};
 	struct pst_model_options o;
@@ -40,9 +71,8 @@ static inline void net_create(struct net *n, const struct pst_config *cfg, unsig
 	n->grads = calloc(n->count, sizeof(*n->grads));
 	n->given = calloc(n->count, sizeof(*n->given));
 	n->wanted = calloc(n->count, sizeof(*n->wanted));
+	net_memory(n);
 	for (size_t i = 0; i < n->count; i++) {
-		n->weights[i] = calloc(net_size(&n->params[i]), sizeof(float));
-		n->grads[i] = calloc(net_size(&n->params[i]), sizeof(float));
 		if (n->params[i].expert >= 0)
 			continue;
 		n->given[i] = n->weights[i];
@@ -51,8 +81,15 @@ static inline void net_create(struct net *n, const struct pst_config *cfg, unsig
 	ASSERT_OK(pst_device_open_cpu(PST_NODE_ANY, threads, &n->dev, &err), &err);
 	n->moe = moe_local_create(cfg, n->dev, (size_t)batch * seq,
 				  (const float *const *)n->weights, n->grads);
-	o = (struct pst_model_options){sizeof(o), &n->cfg, n->dev, NULL, n->moe,
-				       batch,	  seq,	   alpha,  train};
+	o = (struct pst_model_options){.size = sizeof(o),
+				       .config = &n->cfg,
+				       .device = n->dev,
+				       .moe = n->moe,
+				       .batch = batch,
+				       .seq = seq,
+				       .balance_alpha = alpha,
+				       .train = train,
+				       .compute = on ? on->compute : NULL};
 	ASSERT_OK(
 		pst_pool_create(&(struct pst_pool_options){.size = sizeof(struct pst_pool_options),
 							   .name = "net",
@@ -61,19 +98,33 @@ static inline void net_create(struct net *n, const struct pst_config *cfg, unsig
 				&n->pool, &err),
 		&err);
 	o.pool = n->pool;
+	if (on) {
+		on->reach(on->compute, pst_pool_base(n->pool), pst_pool_bytes(n->pool));
+		on->reach(on->compute, n->memory, n->bytes);
+	}
 	ASSERT_OK(pst_model_create(&o, &n->model, &err), &err);
+}
+
+static inline void net_create(struct net *n, const struct pst_config *cfg, unsigned int threads,
+			      uint32_t batch, uint32_t seq, double alpha, int train)
+{
+	net_create_on(n, NULL, cfg, threads, batch, seq, alpha, train);
+}
+
+/* Before another compute than the cores forgets its memory. */
+static inline void net_destroy_model(struct net *n)
+{
+	pst_model_destroy(n->model);
+	n->model = NULL;
 }
 
 static inline void net_destroy(struct net *n)
 {
-	pst_model_destroy(n->model);
+	net_destroy_model(n);
 	pst_pool_destroy(n->pool);
 	moe_local_destroy(n->moe);
 	pst_device_close(n->dev);
-	for (size_t i = 0; i < n->count; i++) {
-		free(n->weights[i]);
-		free(n->grads[i]);
-	}
+	munmap(n->memory, n->bytes);
 	free(n->weights);
 	free(n->grads);
 	free(n->given);
