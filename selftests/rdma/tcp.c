@@ -24,11 +24,11 @@ FIXTURE_VARIANT(tcp)
 	const char *url, *quick; /* quick to give a peer up */
 };
 
-#define ADD(name, settings)                                        \
-	FIXTURE_VARIANT_ADD(tcp, name)                             \
-	{                                                          \
-		.url = "tcp://127.0.0.1:0?" settings,              \
-		.quick = "tcp://127.0.0.1:0?timeout=400&" settings \
+#define ADD(name, settings)                                         \
+	FIXTURE_VARIANT_ADD(tcp, name)                              \
+	{                                                           \
+		.url = "tcp://127.0.0.1:0?" settings,               \
+		.quick = "tcp://127.0.0.1:0?timeout=1000&" settings \
 	}
 ADD(epoll, "io=epoll");
 ADD(epoll_conns, "io=epoll&conns=4");
@@ -36,7 +36,7 @@ ADD(uring, "io=uring");
 ADD(uring_conns, "io=uring&conns=4");
 /* A peer at 127.0.0.2 looks like another host: sends without a copy are tried. */
 FIXTURE_VARIANT_ADD(tcp, uring_far){.url = "tcp://127.0.0.2:0?io=uring",
-				    .quick = "tcp://127.0.0.2:0?timeout=400&io=uring"};
+				    .quick = "tcp://127.0.0.2:0?timeout=1000&io=uring"};
 
 FIXTURE_SETUP(tcp)
 {
