@@ -289,13 +289,15 @@ selftests-fuzz := \
 	wire \
 	# EOL
 
-# what address and undefined do not watch in make check: an emulation with guards of its own, and what
-# runs under the thread sanitizer, too
+# what address and undefined do not watch in make check: an emulation with guards of its own, what runs
+# under the thread sanitizer, too, and what starts the programs of train/kill a hundred times more
 selftests-unwatched := \
 	gpu/bench \
 	gpu/check \
 	gpu/kernels \
+	train/crash \
 	train/digest \
+	train/hosts \
 	# EOL
 
 # KTAP scripts selftests/AREA/NAME.sh; O is the build folder, the top of the tree is where they run
