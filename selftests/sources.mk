@@ -187,44 +187,53 @@ selftests-lib := \
 	selftests/lib/test.c \
 	# EOL
 
-# left out of make quick: what takes more than a few seconds; the longest first
+# left out of make quick: what takes more than a few seconds
 selftests-slow := \
-	vm/run.sh \
-	gpu/kernels \
-	tree/kmod.sh \
-	rdma/tcp \
-	train/kill \
-	train/hosts \
-	train/digest \
-	control/train.sh \
-	tools/limits \
-	gpu/check \
-	tree/readme.sh \
-	train/netns.sh \
-	gpu/kernels_nvcc.sh \
-	train/crash \
-	gpu/bench \
-	moe/death \
-	tree/build.sh \
-	control/nth \
-	train/daemon \
-	train/gpu \
-	tools/bad_checkpoint \
-	control/kernels \
-	tools/perf \
-	tools/completion.sh \
-	control/pools \
-	rdma/shm_sleep \
-	moe/drain \
-	tools/generate \
-	tree/runner.sh \
-	control/keep \
-	rdma/kills \
 	control/gpus \
+	control/keep \
+	control/kernels \
 	control/leash \
+	control/nth \
+	control/pools \
+	control/train.sh \
+	gpu/bench \
+	gpu/check \
 	gpu/device_nth \
+	gpu/kernels \
+	gpu/kernels_nvcc.sh \
+	moe/death \
+	moe/drain \
+	rdma/kills \
+	rdma/shm_sleep \
+	rdma/tcp \
+	tools/bad_checkpoint \
+	tools/completion.sh \
+	tools/generate \
+	tools/limits \
+	tools/perf \
 	tools/perf_gpu \
 	tools/perf_server \
+	train/crash \
+	train/daemon \
+	train/digest \
+	train/gpu \
+	train/hosts \
+	train/kill \
+	train/netns.sh \
+	tree/build.sh \
+	tree/kmod.sh \
+	tree/readme.sh \
+	tree/runner.sh \
+	vm/run.sh \
+	# EOL
+
+# and of these, what takes a minute
+selftests-slowest := \
+	gpu/kernels \
+	rdma/tcp \
+	train/kill \
+	tree/kmod.sh \
+	vm/run.sh \
 	# EOL
 
 # run once more under the thread sanitizer: programs with threads

@@ -79,7 +79,7 @@ unlisted()
 		lists "$1" | awk '$2 ~ /^selftests-(programs|vm|module|benches)$/ { print "selftests/" $3 ".c"; next }
 			$2 ~ /^selftests-.*scripts$/ { print "selftests/" $3; next }
 			$2 == "selftests-fuzz" { print "selftests/fuzz/" $3 ".c"; next }
-			$2 ~ /-programs$|-static$|^selftests-(slow|tsan|unwatched)$/ { next }
+			$2 ~ /-programs$|-static$|^selftests-(slow|slowest|tsan|unwatched)$/ { next }
 			{ print $3 }' | sort -u
 	} >"$tmp/listed"
 	files "$1" | grep -E '^(kernels|rdma|runtime|tools|daemon|selftests)/.*\.c$|^selftests/.*/.*\.sh$' |
@@ -95,7 +95,7 @@ unknown()
 {
 	lists "$1" | awk '
 		$2 == "selftests-programs" || $2 == "selftests-scripts" { known[$3] = 1 }
-		$2 ~ /^selftests-(slow|tsan|unwatched)$/ { asked[$3] = $2 }
+		$2 ~ /^selftests-(slow|slowest|tsan|unwatched)$/ { asked[$3] = $2 }
 		END { for (name in asked) if (!(name in known)) print asked[name] ": no test " name }'
 }
 
