@@ -185,6 +185,9 @@ FIXTURE_SETUP(nth)
 	}
 	close(end[0]);
 	self->end = end[1];
+	/* it says whose allocations are meant, and must not say so after a test has */
+	while (atomic_load(&nth->pid) != self->pid)
+		usleep(1000);
 }
 FIXTURE_TEARDOWN(nth)
 {
